@@ -1,0 +1,45 @@
+//! Keys of an FRP server.
+
+use super::{HOUR, Kind, PORT, Section, WEIGHT, defaults, optional, required};
+
+pub(crate) static FRPS: Section = Section {
+    title: "frps[]",
+    about: "One FRP server. It needs a name, a host and at least one port.",
+    keys: &[
+        required("name", Kind::Name, "Unique name: label in metrics and logs."),
+        required("host", Kind::Host, "IP address or DNS name."),
+        optional("zone", Kind::Name, "Zone, for locality."),
+        optional("control_port", PORT, "`bindPort` of frps."),
+        optional("vhost_http_port", PORT, "`vhostHTTPPort` of frps: where pools send requests."),
+        defaults(
+            "weight",
+            WEIGHT,
+            "1",
+            "Relative share in every pool that does not say otherwise; 0 = no new traffic.",
+        ),
+        optional("admin", Kind::Section(&FRPS_ADMIN), "The admin API of frps, asked which tunnels are live."),
+        optional(
+            "not_found_marker",
+            Kind::Text,
+            "Text that this server's `custom404Page` contains and no application's page does; with it, only a 404 that \
+             contains it is taken for frps's own.",
+        ),
+    ],
+    planned: &[
+        ("vhost_https_port", "remove it: only HTTP is forwarded for now"),
+        ("plugin", "remove it; pools send to vhost_http_port for now"),
+        ("drain", "set \"weight: 0\" to send no new traffic"),
+    ],
+};
+
+pub(crate) static FRPS_ADMIN: Section = Section {
+    title: "frps[].admin",
+    about: "How to reach the admin API (`webServer`) of an frps.",
+    keys: &[
+        required("url", Kind::Url, "`http://host:port`, without a path."),
+        defaults("user", Kind::Text, "admin", "Basic-auth user."),
+        required("password", Kind::Secret, "Basic-auth password."),
+        defaults("interval", Kind::Duration(100, HOUR), "2s", "Time between two listings."),
+    ],
+    planned: &[],
+};

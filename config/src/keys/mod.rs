@@ -1,0 +1,140 @@
+//! The one table of keys. It drives the unknown-key check, ranges, defaults, the JSON Schema and the reference
+//! page, so none of them can disagree with another.
+
+mod frps;
+mod listeners;
+mod pools;
+mod process;
+mod routes;
+
+pub(crate) use frps::{FRPS, FRPS_ADMIN};
+pub(crate) use listeners::{LIMITS, LISTENER, TIMEOUTS};
+pub(crate) use pools::{HEALTH, HTTP_CHECK, MEMBER, POOL, RETRY, TCP_CHECK};
+pub(crate) use process::{ACCESS_LOG, ADMIN, ROOT, RUNTIME};
+pub(crate) use routes::{MATCH, PATH, ROUTE, ROUTE_POOL, VALUE};
+
+/// One map of the YAML.
+#[derive(Debug)]
+pub(crate) struct Section {
+    /// Heading of the reference page: the path, `pools[].health`.
+    pub(crate) title: &'static str,
+    /// What it is, in a sentence or two.
+    pub(crate) about: &'static str,
+    /// Its keys, in the order of the reference page.
+    pub(crate) keys: &'static [Key],
+    /// Keys of later versions, with what to do meanwhile.
+    pub(crate) planned: &'static [(&'static str, &'static str)],
+}
+
+/// One key.
+#[derive(Debug)]
+pub(crate) struct Key {
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) need: Need,
+    /// What it means. One sentence, no unit, default or range: those have columns of their own.
+    pub(crate) meaning: &'static str,
+}
+
+/// Whether a key must be there.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Need {
+    Required,
+    Optional,
+    /// May be left out; then it is as if this were written.
+    Default(&'static str),
+}
+
+/// What a value may be.
+#[derive(Debug)]
+pub(crate) enum Kind {
+    Text,
+    Name,
+    Secret,
+    Host,
+    Authority,
+    Url,
+    Address,
+    Network,
+    HostPattern,
+    UrlPath,
+    Regex,
+    Method,
+    Statuses,
+    /// Inclusive.
+    Integer(u64, u64),
+    /// Inclusive, milliseconds.
+    Duration(u64, u64),
+    /// Inclusive, milliseconds; or the word `off`.
+    DurationOrOff(u64, u64),
+    /// Inclusive, bytes.
+    Size(u64, u64),
+    /// One of these words; then words of later versions.
+    Word(&'static [&'static str], &'static [&'static str]),
+    /// `true`, nothing else.
+    True,
+    /// Name of an item of this section.
+    Reference(&'static str),
+    Section(&'static Section),
+    List(&'static Self),
+    OneOrMany(&'static Self),
+    Either(&'static [Self]),
+    /// Any key → this.
+    Map(&'static Self),
+}
+
+impl Kind {
+    /// The bounds of a number; everything for what is none.
+    pub(crate) fn range(&self) -> (u64, u64) {
+        match self {
+            Self::Integer(min, max)
+            | Self::Duration(min, max)
+            | Self::DurationOrOff(min, max)
+            | Self::Size(min, max) => (*min, *max),
+            Self::Text
+            | Self::Name
+            | Self::Secret
+            | Self::Host
+            | Self::Authority
+            | Self::Url
+            | Self::Address
+            | Self::Network
+            | Self::HostPattern
+            | Self::UrlPath
+            | Self::Regex
+            | Self::Method
+            | Self::Statuses
+            | Self::Word(..)
+            | Self::True
+            | Self::Reference(_)
+            | Self::Section(_)
+            | Self::List(_)
+            | Self::OneOrMany(_)
+            | Self::Either(_)
+            | Self::Map(_) => (0, u64::MAX),
+        }
+    }
+}
+
+/// One hour in milliseconds.
+const HOUR: u64 = 3_600_000;
+/// One day in milliseconds.
+const DAY: u64 = 24 * HOUR;
+/// A duration that must be positive.
+const POSITIVE: Kind = Kind::Duration(1, DAY);
+/// A weight.
+const WEIGHT: Kind = Kind::Integer(0, 1_000_000);
+/// A port that something listens on.
+const PORT: Kind = Kind::Integer(1, 65_535);
+
+const fn required(name: &'static str, kind: Kind, meaning: &'static str) -> Key {
+    Key { name, kind, need: Need::Required, meaning }
+}
+
+const fn optional(name: &'static str, kind: Kind, meaning: &'static str) -> Key {
+    Key { name, kind, need: Need::Optional, meaning }
+}
+
+const fn defaults(name: &'static str, kind: Kind, default: &'static str, meaning: &'static str) -> Key {
+    Key { name, kind, need: Need::Default(default), meaning }
+}

@@ -1,0 +1,306 @@
+//! What the gateway reads: every default applied, every reference resolved by name and checked.
+//!
+//! A value of [`Config`] only comes out of [`crate::load`] when the whole file is right, so nothing here is
+//! an `Option` that means "use the default"; an `Option` means "the thing is absent".
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use ipnet::IpNet;
+
+use crate::secret::Secret;
+
+/// A whole, valid configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// The operator's side: metrics, health, API.
+    pub admin: Admin,
+    /// Threads, shutdown, file descriptors.
+    pub runtime: Runtime,
+    /// Where one JSON line per request goes.
+    pub access_log: AccessLog,
+    /// The fleet of FRP servers, in file order. Names are unique.
+    pub frps: Vec<Frps>,
+    /// Bound addresses, in file order. Names and addresses are unique.
+    pub listeners: Vec<Listener>,
+    /// Pools, in file order. Names are unique.
+    pub pools: Vec<Pool>,
+    /// Routes, in file order (the last tie-break of precedence). Names are unique.
+    pub routes: Vec<Route>,
+}
+
+/// The admin listener.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Admin {
+    /// Address of `/metrics`, `/healthz`, `/readyz` and the API. Default `127.0.0.1:9900`.
+    pub listen: SocketAddr,
+    /// Bearer token of the API; required when `listen` is not a loopback address.
+    pub token: Option<Secret>,
+}
+
+/// Process-wide settings.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Runtime {
+    /// Data-plane threads; default: the number of usable cores. Fixed at start.
+    pub workers: usize,
+    /// How long a drain (SIGTERM, a removed listener) may take. Default 30 s.
+    pub drain_timeout: Duration,
+}
+
+/// Destination of the access log. Default off.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum AccessLog {
+    /// No access log.
+    #[default]
+    Off,
+    /// JSON lines on standard output.
+    Stdout,
+    /// JSON lines appended to a file (re-opened on SIGHUP).
+    File(PathBuf),
+}
+
+/// One FRP server.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Frps {
+    /// Unique name: label in metrics and logs.
+    pub name: String,
+    /// IP address or DNS name.
+    pub host: String,
+    /// Zone, for locality.
+    pub zone: Option<String>,
+    /// `bindPort` of frps.
+    pub control_port: Option<u16>,
+    /// `vhostHTTPPort` of frps: what vhost pools send to.
+    pub vhost_http_port: Option<u16>,
+    /// Relative share in every pool that does not say otherwise. Default 1; 0 = no new traffic.
+    pub weight: u32,
+    /// The admin API, when it may be asked which tunnels are live.
+    pub admin: Option<FrpsAdmin>,
+    /// Text that this server's `custom404Page` contains and no application's page does. With it, only a 404
+    /// that contains it is taken for frps's own.
+    pub not_found_marker: Option<String>,
+}
+
+/// How to reach the admin API (`webServer`) of an frps.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FrpsAdmin {
+    /// `http://host:port` without a path.
+    pub url: String,
+    /// Basic-auth user.
+    pub user: String,
+    /// Basic-auth password.
+    pub password: Secret,
+    /// Time between two listings. Default 2 s, at least 100 ms.
+    pub interval: Duration,
+}
+
+/// One bound address.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Listener {
+    /// Unique name: label in metrics and logs.
+    pub name: String,
+    /// Address; port 0 lets the system choose (the log and the API tell which).
+    pub bind: SocketAddr,
+    /// What is spoken on it.
+    pub protocol: Protocol,
+    /// Peers whose `X-Forwarded-*` and `Forwarded` are believed and extended, not replaced. Default none.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Deadlines on the visitor's side.
+    pub timeouts: ListenerTimeouts,
+    /// Bounds on what a visitor may send.
+    pub limits: ListenerLimits,
+}
+
+/// Protocol of a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// Plain HTTP/1.
+    Http,
+}
+
+/// Deadlines on the visitor's side. All positive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerTimeouts {
+    /// From the first byte of a head to its end. Default 10 s.
+    pub header: Duration,
+    /// Keep-alive connection without a request. Default 75 s.
+    pub idle: Duration,
+    /// While a body flows or an upgraded connection is open: no byte in either direction. Default 5 min.
+    pub stream_idle: Duration,
+}
+
+/// Bounds on what a visitor may send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerLimits {
+    /// Request line and fields together, bytes. Default 32 KiB, 1 KiB to 1 MiB.
+    pub head_bytes: usize,
+    /// Request line, bytes. Default 8 KiB; at most `head_bytes`.
+    pub request_line_bytes: usize,
+    /// Number of header fields. Default 100, 1 to 1,000.
+    pub headers: usize,
+    /// Largest request body, bytes; `None` = unbounded (default).
+    pub body_bytes: Option<u64>,
+    /// Open connections; more are accepted and closed at once. Default 100,000.
+    pub connections: usize,
+}
+
+/// A set of endpoints under one policy.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pool {
+    /// Unique name: label in metrics and logs.
+    pub name: String,
+    /// Members, in file order. Each names an frps that has a `vhost_http_port`.
+    pub frps: Vec<PoolMember>,
+    /// The rule that picks. Default `round_robin`.
+    pub balance: Balance,
+    /// Active health checks; `None` = none.
+    pub health: Option<Health>,
+    /// Retry rules.
+    pub retry: Retry,
+    /// Deadline of one TCP connect. Default 2 s.
+    pub connect_timeout: Duration,
+    /// How long an unused connection to an endpoint is kept. Default 60 s.
+    pub keepalive: Duration,
+    /// How long an endpoint stays out after a refused or timed-out connect (doubles up to 8 ×). Default 1 s.
+    pub fail_timeout: Duration,
+    /// How long an endpoint stays out for a host and path where its frps said "no such tunnel". Default 5 s.
+    pub absent_timeout: Duration,
+}
+
+/// One member of a pool.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PoolMember {
+    /// Name of an entry of [`Config::frps`].
+    pub frps: String,
+    /// Share within this pool; defaults to the frps's own weight. 0 = no new traffic.
+    pub weight: u32,
+}
+
+/// The rule that picks (`balance:`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Balance {
+    /// Smooth weighted round robin.
+    RoundRobin,
+    /// Weighted random.
+    Random,
+    /// Fewest requests in flight per weight.
+    LeastRequest,
+}
+
+/// Active health checks.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Health {
+    /// What a probe does.
+    pub check: HealthCheck,
+    /// Time between two probes. Default 2 s.
+    pub interval: Duration,
+    /// Deadline of one probe. Default 1 s.
+    pub timeout: Duration,
+    /// Successes in a row that bring an endpoint back. Default 2.
+    pub rise: u32,
+    /// Failures in a row that take it out. Default 3.
+    pub fall: u32,
+}
+
+/// What a health probe does.
+#[derive(Debug, Clone, PartialEq)]
+pub enum HealthCheck {
+    /// A TCP connect.
+    Tcp,
+    /// An HTTP request; the status decides.
+    Http {
+        /// `Host` of the probe, so that it goes through a tunnel.
+        host: String,
+        /// Path and query, begins with `/`. Default `/`.
+        path: String,
+        /// Statuses that count as healthy, inclusive ranges. Default 200–399.
+        expect: Vec<(u16, u16)>,
+    },
+}
+
+/// Retry rules.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Retry {
+    /// Attempts after the first; 0 = never. Default 2.
+    pub attempts: u32,
+    /// Deadline for the response head of one attempt; `None` = only the route's timeout.
+    pub per_try_timeout: Option<Duration>,
+}
+
+/// match → weighted pools.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Route {
+    /// Unique name: label in metrics and logs. Default `route-N`, N = position from 0.
+    pub name: String,
+    /// What a request must look like. All given conditions hold together.
+    pub matches: RouteMatch,
+    /// Where it goes; weights are shares. At least one.
+    pub pools: Vec<WeightedPool>,
+    /// Longest wait for a response head, over all attempts; `None` = unbounded (`off`). Default 30 s.
+    pub timeout: Option<Duration>,
+    /// Names of the listeners this route is served on; empty = all.
+    pub listeners: Vec<String>,
+}
+
+/// A pool and its share of a route.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WeightedPool {
+    /// Name of an entry of [`Config::pools`].
+    pub name: String,
+    /// Share; default 1; 0 = none.
+    pub weight: u32,
+}
+
+/// Conditions on a request.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RouteMatch {
+    /// Any of these hosts; empty = every host.
+    pub hosts: Vec<HostMatch>,
+    /// Condition on the path. Default `Prefix("/")`.
+    pub path: PathMatch,
+    /// Any of these methods (upper-case); empty = every method.
+    pub methods: Vec<String>,
+    /// All of these header fields.
+    pub headers: Vec<ValueMatch>,
+    /// All of these query parameters.
+    pub query: Vec<ValueMatch>,
+}
+
+/// Condition on the host. Lower-case, without port or trailing dot.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum HostMatch {
+    /// This name alone.
+    Exact(String),
+    /// `*.suffix`: one or more labels before `suffix` (stored without `*.`).
+    Wildcard(String),
+}
+
+/// Condition on the path (without the query; compared byte for byte, never decoded).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PathMatch {
+    /// The path is exactly this.
+    Exact(String),
+    /// On a segment boundary: `/api` matches `/api` and `/api/x`, not `/apix`.
+    Prefix(String),
+    /// The whole path matches this regular expression (anchored at both ends); checked to compile.
+    Regex(String),
+}
+
+/// Condition on a named value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ValueMatch {
+    /// Name of the header (lower-case) or query parameter (as written).
+    pub name: String,
+    /// What its value must be.
+    pub value: ValueKind,
+}
+
+/// What a named value must be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ValueKind {
+    /// Exactly this.
+    Exact(String),
+    /// The whole value matches this regular expression; checked to compile.
+    Regex(String),
+    /// The name is there, whatever its value.
+    Present,
+}

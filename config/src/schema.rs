@@ -1,0 +1,96 @@
+//! JSON Schema of the YAML, for editors. Made from the table of keys, so it can't lag behind the reader.
+
+use serde_json::{Map, Value, json};
+
+use crate::keys::{Key, Kind, Need, ROOT, Section};
+
+/// A text that contains a `${VAR}`: allowed wherever a number or unit is expected.
+const VARIABLE: &str = r"\$\{[A-Za-z_][A-Za-z0-9_]*\}";
+
+/// The schema (draft 2020-12) of a whole file.
+///
+/// It knows shapes, words and ranges of numbers; what needs more than one place (references, addresses bound
+/// twice) only [`crate::load`] can tell. Every valid file is valid under it.
+#[must_use]
+pub fn json_schema() -> Value {
+    let mut schema = section(&ROOT);
+    if let Value::Object(fields) = &mut schema {
+        fields.insert("$schema".to_owned(), json!("https://json-schema.org/draft/2020-12/schema"));
+        fields.insert("title".to_owned(), json!("frp-gateway configuration"));
+    }
+    schema
+}
+
+fn section(section: &Section) -> Value {
+    let properties: Map<String, Value> =
+        section.keys.iter().map(|key| (key.name.to_owned(), property(key))).collect();
+    let required: Vec<&str> =
+        section.keys.iter().filter(|key| matches!(key.need, Need::Required)).map(|key| key.name).collect();
+    let mut schema = json!({
+        "type": if required.is_empty() { json!(["object", "null"]) } else { json!("object") },
+        "description": section.about,
+        "properties": properties,
+        "additionalProperties": false,
+    });
+    if !required.is_empty() {
+        schema["required"] = json!(required);
+    }
+    schema
+}
+
+fn property(key: &Key) -> Value {
+    let mut schema = kind(&key.kind);
+    schema["description"] = json!(key.meaning);
+    if let Need::Default(default) = key.need {
+        schema["default"] = match key.kind {
+            Kind::Integer(..) => default.parse::<u64>().map_or(json!(default), |number| json!(number)),
+            _ => json!(default),
+        };
+    }
+    schema
+}
+
+fn kind(kind_of: &Kind) -> Value {
+    // A text in YAML may be written as a number or a boolean: `zone: 1`.
+    let text = json!({ "type": ["string", "number", "boolean"] });
+    match kind_of {
+        Kind::Text | Kind::Secret | Kind::Statuses => text,
+        Kind::Name | Kind::Reference(_) => {
+            json!({ "type": ["string", "number", "boolean"], "pattern": r"^[A-Za-z0-9_.-]{1,64}$|\$\{" })
+        }
+        Kind::Host
+        | Kind::Authority
+        | Kind::Url
+        | Kind::Address
+        | Kind::Network
+        | Kind::HostPattern
+        | Kind::UrlPath
+        | Kind::Regex
+        | Kind::Method => json!({ "type": ["string", "number"] }),
+        Kind::Integer(min, max) => json!({ "anyOf": [
+            { "type": "integer", "minimum": min, "maximum": max },
+            { "type": "string", "pattern": format!("^[0-9]+$|{VARIABLE}") },
+        ] }),
+        Kind::Duration(..) => json!({ "type": "string", "pattern": duration("") }),
+        Kind::DurationOrOff(..) => json!({ "type": ["string", "boolean"], "pattern": duration("off|") }),
+        Kind::Size(..) => json!({ "anyOf": [
+            { "type": "integer", "minimum": 0 },
+            { "type": "string", "pattern": format!("^[0-9]+(B|KiB|MiB|GiB)?$|{VARIABLE}") },
+        ] }),
+        Kind::Word(words, _) => {
+            json!({ "anyOf": [{ "enum": words }, { "type": "string", "pattern": VARIABLE }] })
+        }
+        Kind::True => json!({ "enum": [true, "true"] }),
+        Kind::Section(inner) => section(inner),
+        Kind::List(item) => json!({ "type": ["array", "null"], "items": kind(item) }),
+        Kind::OneOrMany(item) => {
+            json!({ "anyOf": [kind(item), { "type": ["array", "null"], "items": kind(item) }] })
+        }
+        Kind::Either(kinds) => json!({ "anyOf": kinds.iter().map(kind).collect::<Vec<_>>() }),
+        Kind::Map(value) => json!({ "type": ["object", "null"], "additionalProperties": kind(value) }),
+    }
+}
+
+fn duration(also: &str) -> String {
+    format!("^({also}([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?)$|{VARIABLE}")
+}

@@ -1,0 +1,195 @@
+//! Checks that need more than one section: addresses bound twice, and what is legal but surely unmeant.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    model::{Config, Frps, HostMatch, Pool, Route, RouteMatch},
+    read::{At, Ctx, Fault, Fields},
+};
+
+/// Runs them all. Those about use and shadowing only when there is no error: a typo in a reference makes its
+/// target "unused", and that would be noise.
+pub(super) fn cross_section(ctx: &mut Ctx<'_>, root: &Fields<'_>, config: &Config) {
+    bound_twice(ctx, root, config);
+    if ctx.error_count() > 0 {
+        return;
+    }
+    same_endpoint(ctx, root, &config.frps);
+    unused(ctx, root, config);
+    zero_weights(ctx, root, config);
+    shadowed(ctx, root, &config.routes);
+    long_tries(ctx, root, config);
+}
+
+fn bound_twice(ctx: &mut Ctx<'_>, root: &Fields<'_>, config: &Config) {
+    let mut bound = BTreeMap::new();
+    if config.admin.listen.port() != 0 {
+        bound.insert(config.admin.listen, "the admin listener".to_owned());
+    }
+    for (item, listener) in items(root, "listeners").iter().zip(&config.listeners) {
+        let Some(at) = field(item, "bind") else { continue };
+        if listener.bind.port() == 0 {
+            continue;
+        }
+        if let Some(other) = bound.get(&listener.bind) {
+            ctx.push(
+                Fault::error(&at, "bound-twice", format!("{} is bound by {other} already", at.seen()))
+                    .help("give each listener an address of its own"),
+            );
+        } else {
+            bound.insert(listener.bind, format!("the listener \"{}\"", listener.name));
+        }
+    }
+}
+
+fn same_endpoint(ctx: &mut Ctx<'_>, root: &Fields<'_>, frps: &[Frps]) {
+    let mut seen: BTreeMap<(String, u16), &str> = BTreeMap::new();
+    for (item, server) in items(root, "frps").iter().zip(frps) {
+        let Some(port) = server.vhost_http_port else { continue };
+        let key = (server.host.to_ascii_lowercase(), port);
+        if let Some(other) = seen.get(&key) {
+            ctx.push(
+                Fault::warning(
+                    item,
+                    "same-endpoint",
+                    format!("the frps \"{other}\" has the same host and vhost_http_port"),
+                )
+                .help("one server under two names gets two shares; use weight for that"),
+            );
+        } else {
+            seen.insert(key, &server.name);
+        }
+    }
+}
+
+fn unused(ctx: &mut Ctx<'_>, root: &Fields<'_>, config: &Config) {
+    let members: BTreeSet<&str> =
+        config.pools.iter().flat_map(|pool| &pool.frps).map(|member| member.frps.as_str()).collect();
+    for (item, server) in items(root, "frps").iter().zip(&config.frps) {
+        if !members.contains(server.name.as_str()) {
+            let help = match server.vhost_http_port {
+                Some(_) => "name it in a pool, or remove it",
+                None => "give it a vhost_http_port and name it in a pool, or remove it",
+            };
+            let message = format!("no pool uses the frps \"{}\"", server.name);
+            ctx.push(Fault::warning(item, "unused-frps", message).help(help));
+        }
+    }
+    let targets: BTreeSet<&str> =
+        config.routes.iter().flat_map(|route| &route.pools).map(|pool| pool.name.as_str()).collect();
+    for (item, pool) in items(root, "pools").iter().zip(&config.pools) {
+        if !targets.contains(pool.name.as_str()) {
+            let message = format!("no route leads to the pool \"{}\"", pool.name);
+            ctx.push(Fault::warning(item, "unused-pool", message).help("name it in a route, or remove it"));
+        }
+    }
+    let everywhere = config.routes.iter().any(|route| route.listeners.is_empty());
+    for (item, listener) in items(root, "listeners").iter().zip(&config.listeners) {
+        if !everywhere && !config.routes.iter().any(|route| route.listeners.contains(&listener.name)) {
+            let message = format!("no route is served on the listener \"{}\"", listener.name);
+            ctx.push(
+                Fault::warning(item, "unused-listener", message)
+                    .help("it answers 404 to everything; name it in a route, or remove it"),
+            );
+        }
+    }
+}
+
+fn zero_weights(ctx: &mut Ctx<'_>, root: &Fields<'_>, config: &Config) {
+    let message = "all weights are 0, so nothing gets traffic";
+    let pools = items(root, "pools");
+    for (index, pool) in config.pools.iter().enumerate() {
+        if pool.frps.iter().all(|member| member.weight == 0) {
+            let fleet = root.get("frps");
+            if let Some(at) = pools.get(index).or(fleet.as_ref()) {
+                ctx.push(
+                    Fault::warning(at, "all-weights-zero", message).help("give one member a weight above 0"),
+                );
+            }
+        }
+    }
+    for (item, route) in items(root, "routes").iter().zip(&config.routes) {
+        if route.pools.iter().all(|pool| pool.weight == 0) {
+            ctx.push(
+                Fault::warning(item, "all-weights-zero", message).help("give one pool a weight above 0"),
+            );
+        }
+    }
+}
+
+/// A route whose every request an earlier one takes. Only equal conditions shadow: otherwise the more specific
+/// route wins, wherever it stands.
+fn shadowed(ctx: &mut Ctx<'_>, root: &Fields<'_>, routes: &[Route]) {
+    let items = items(root, "routes");
+    let mut earlier: BTreeMap<String, Vec<&Route>> = BTreeMap::new();
+    for (item, route) in items.iter().zip(routes) {
+        let others = earlier.entry(conditions(&route.matches)).or_default();
+        // A bucket is as small as the number of routes that differ in hosts alone; each is compared, up to a
+        // bound that keeps a file of equal routes from being quadratic.
+        if let Some(first) = others.iter().take(1000).find(|first| covers(first, route)) {
+            ctx.push(
+                Fault::warning(item, "shadowed-route", format!("every request goes to the earlier route \"{}\"", first.name))
+                    .help("the conditions are the same, and then the earlier route wins: remove one or tell them apart"),
+            );
+        }
+        others.push(route);
+    }
+}
+
+/// All conditions but the host, in a form in which equal conditions are equal texts.
+fn conditions(matches: &RouteMatch) -> String {
+    let sorted = |values: Vec<String>| values.into_iter().collect::<BTreeSet<_>>();
+    let methods = sorted(matches.methods.clone());
+    let headers = sorted(matches.headers.iter().map(|value| format!("{value:?}")).collect());
+    let query = sorted(matches.query.iter().map(|value| format!("{value:?}")).collect());
+    format!("{:?} {methods:?} {headers:?} {query:?}", matches.path)
+}
+
+/// Given equal other conditions: has `first` all hosts and listeners of `later`?
+fn covers(first: &Route, later: &Route) -> bool {
+    let hosts = match (first.matches.hosts.is_empty(), later.matches.hosts.is_empty()) {
+        (true, true) => true,
+        (false, false) => {
+            let hosts: BTreeSet<&HostMatch> = first.matches.hosts.iter().collect();
+            later.matches.hosts.iter().all(|host| hosts.contains(host))
+        }
+        // A named host is more specific than none.
+        (true, false) | (false, true) => false,
+    };
+    let listeners = first.listeners.is_empty()
+        || (!later.listeners.is_empty() && later.listeners.iter().all(|name| first.listeners.contains(name)));
+    hosts && listeners
+}
+
+fn long_tries(ctx: &mut Ctx<'_>, root: &Fields<'_>, config: &Config) {
+    let tries: BTreeMap<&str, &Pool> = config.pools.iter().map(|pool| (pool.name.as_str(), pool)).collect();
+    for (item, route) in items(root, "routes").iter().zip(&config.routes) {
+        for target in &route.pools {
+            let per_try = tries.get(target.name.as_str()).and_then(|pool| pool.retry.per_try_timeout);
+            if let (Some(per_try), Some(whole)) = (per_try, route.timeout)
+                && per_try >= whole
+            {
+                let message = format!(
+                    "the per_try_timeout of the pool \"{}\" is not below this route's timeout",
+                    target.name
+                );
+                ctx.push(Fault::warning(item, "no-time-for-retry", message).help(
+                    "an attempt that times out then leaves no time for a second: lower per_try_timeout",
+                ));
+            }
+        }
+    }
+}
+
+/// The written items of a section: same number and order as in the model, unless the section is implicit.
+fn items<'t>(root: &Fields<'t>, section: &'static str) -> Vec<At<'t>> {
+    root.get(section).map(|at| at.one_or_many()).unwrap_or_default()
+}
+
+fn field<'t>(item: &At<'t>, name: &str) -> Option<At<'t>> {
+    let crate::yaml::Value::Map(entries) = &item.node.value else { return None };
+    entries
+        .iter()
+        .find(|(key, _)| item.key("", key).raw() == Some(name))
+        .map(|(_, node)| item.key(name, node))
+}

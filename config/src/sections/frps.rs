@@ -1,0 +1,57 @@
+//! `frps`: the fleet.
+
+use crate::{
+    keys,
+    model::{Frps, FrpsAdmin},
+    read::{At, Ctx, Fault, Fields, host_name, name, secret, url},
+    secret::Secret,
+};
+
+pub(super) fn read_all(ctx: &mut Ctx<'_>, at: &At<'_>) -> Vec<Frps> {
+    let items = at.items(ctx);
+    items.iter().map(|item| frps(ctx, item)).collect()
+}
+
+fn frps(ctx: &mut Ctx<'_>, at: &At<'_>) -> Frps {
+    let fields = Fields::open(ctx, at, &keys::FRPS);
+    let has_port = ["control_port", "vhost_http_port"].iter().any(|key| fields.get(key).is_some());
+    if at.is_map() && !has_port {
+        ctx.push(
+            Fault::error(at, "frps-without-port", "this frps has no port")
+                .help("add \"vhost_http_port: 8080\" (what vhostHTTPPort says in its frps.toml)"),
+        );
+    }
+    Frps {
+        name: fields.read(ctx, "name", name).unwrap_or_default(),
+        host: fields.read(ctx, "host", host_name).unwrap_or_default(),
+        zone: fields.read(ctx, "zone", name),
+        control_port: fields.port(ctx, "control_port"),
+        vhost_http_port: fields.port(ctx, "vhost_http_port"),
+        weight: fields.u32(ctx, "weight"),
+        admin: fields.get("admin").map(|at| admin(ctx, &at)),
+        not_found_marker: marker(ctx, &fields),
+    }
+}
+
+fn admin(ctx: &mut Ctx<'_>, at: &At<'_>) -> FrpsAdmin {
+    let fields = Fields::open(ctx, at, &keys::FRPS_ADMIN);
+    FrpsAdmin {
+        url: fields.read(ctx, "url", url).unwrap_or_default(),
+        user: fields.text(ctx, "user"),
+        password: fields.read(ctx, "password", secret).unwrap_or_else(|| Secret::new("")),
+        interval: fields.duration(ctx, "interval"),
+    }
+}
+
+/// An empty marker is in every page.
+fn marker(ctx: &mut Ctx<'_>, fields: &Fields<'_>) -> Option<String> {
+    let at = fields.get("not_found_marker")?;
+    let marker = fields.text(ctx, "not_found_marker");
+    if at.raw() == Some("") {
+        ctx.push(
+            Fault::error(&at, "empty-marker", "an empty text is in every page")
+                .help("write a text that only this server's custom404Page contains, or remove the key"),
+        );
+    }
+    Some(marker)
+}

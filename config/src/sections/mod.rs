@@ -1,0 +1,81 @@
+//! Tree → model, one file per section. Order of reading: what is referred to first.
+
+mod checks;
+mod frps;
+mod health;
+mod listeners;
+mod matches;
+mod pools;
+mod process;
+mod routes;
+
+use crate::{
+    keys,
+    model::Config,
+    read::{At, Ctx, Fault, Fields, declare_all},
+    yaml::{Node, Span},
+};
+
+/// What to write when there is nothing yet.
+const EXAMPLE: &str = "a minimal file:\n\
+    frps:\n  - { name: one, host: 10.0.0.11, vhost_http_port: 8080 }\n\
+    listeners:\n  - { name: web, bind: \"0.0.0.0:80\" }";
+
+/// Reads the whole file. The result is only worth something when no error was pushed.
+pub(crate) fn document(ctx: &mut Ctx<'_>, tree: &Node) -> Config {
+    let root = At::root(tree);
+    let nowhere = Node::null(Span::START);
+    let fields = open_root(ctx, &root);
+    let part = |name: &'static str| fields.get(name).unwrap_or_else(|| root.key(name, &nowhere));
+
+    let admin = process::admin(ctx, &part("admin"));
+    let runtime = process::runtime(ctx, &part("runtime"));
+    let access_log = fields.read(ctx, "access_log", process::access_log);
+
+    let frps_names = declare_all(ctx, fields.get("frps").as_ref(), "frps", "unknown-frps");
+    let before = ctx.error_count();
+    let frps = frps::read_all(ctx, &part("frps"));
+    let fleet_is_sound = ctx.error_count() == before;
+    let listener_names = declare_all(ctx, fields.get("listeners").as_ref(), "listener", "unknown-listener");
+    let listeners = listeners::read_all(ctx, &part("listeners"));
+    let pool_names = declare_all(ctx, fields.get("pools").as_ref(), "pool", "unknown-pool");
+    let mut known = Known { frps: frps_names, pools: pool_names, listeners: listener_names, fleet_is_sound };
+    let pools = pools::read_all(ctx, &part("pools"), fields.get("frps").as_ref(), &frps, &mut known);
+    let routes = routes::read_all(ctx, &part("routes"), fields.get("pools").as_ref(), &known);
+
+    let config =
+        Config { admin, runtime, access_log: access_log.unwrap_or_default(), frps, listeners, pools, routes };
+    checks::cross_section(ctx, &fields, &config);
+    config
+}
+
+/// Names that later sections refer to.
+pub(crate) struct Known {
+    pub(crate) frps: crate::read::Names,
+    pub(crate) pools: crate::read::Names,
+    pub(crate) listeners: crate::read::Names,
+    /// No fault within `frps`: what its entries lack, they really lack.
+    pub(crate) fleet_is_sound: bool,
+}
+
+/// Like [`Fields::open`], but what an empty or half-empty file needs is an example, not two missing keys.
+fn open_root<'t>(ctx: &mut Ctx<'_>, root: &At<'t>) -> Fields<'t> {
+    if root.is_null() {
+        ctx.push(Fault::error(root, "empty-file", "the file says nothing").help(EXAMPLE));
+        return Fields::empty(root, &keys::ROOT);
+    }
+    let fields = Fields::open(ctx, root, &keys::ROOT);
+    for name in ["frps", "listeners"] {
+        let code = if name == "frps" { "no-frps" } else { "no-listeners" };
+        match fields.get(name) {
+            Some(at) if at.is_null_or_empty_list() => {
+                ctx.push(Fault::error(&at, code, format!("{name} is empty")).help(EXAMPLE));
+            }
+            None if root.is_map() => {
+                ctx.push(Fault::error(root, code, format!("{name} is missing")).help(EXAMPLE));
+            }
+            Some(_) | None => {}
+        }
+    }
+    fields
+}

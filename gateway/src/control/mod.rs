@@ -1,0 +1,22 @@
+//! The control plane: events → reducer → new state and effects → compile → one published snapshot. One writer.
+//!
+//! Reading order: [`event`], [`state`], [`effect`], [`reducer`] (pure, the decisions), [`compile`] (pure, state →
+//! snapshot), [`task`] (runs it all), [`reload`] (file → event), [`resolve`] (names → addresses).
+
+pub mod compile;
+pub mod directory;
+pub mod effect;
+pub mod event;
+pub mod reducer;
+pub mod reload;
+pub mod resolve;
+pub mod state;
+pub mod task;
+#[cfg(test)]
+pub mod testing;
+
+pub use self::{
+    event::Event,
+    state::{Fault, State},
+    task::{Handle, ReloadResult},
+};

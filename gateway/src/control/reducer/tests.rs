@@ -1,0 +1,271 @@
+//! Lists of events, replayed.
+
+use std::time::{Duration, SystemTime};
+
+use frp_gateway_config::model::AccessLog;
+use lb_algos::Tick;
+
+use super::*;
+use crate::{
+    control::{
+        state::Fixed,
+        testing::{config_with, frps, frps_admin, health, listener, pool},
+    },
+    frps::Proxy,
+};
+
+/// A control plane without hands: effects are only collected.
+struct Replay {
+    state: State,
+    seconds: u64,
+}
+
+impl Replay {
+    fn new() -> Self {
+        let fixed = Fixed { workers: 2, admin: "127.0.0.1:9900".parse().unwrap(), started: Tick::ZERO };
+        Self { state: State::new(fixed), seconds: 0 }
+    }
+
+    /// One event per second.
+    fn event(&mut self, event: Event) -> Vec<Effect> {
+        self.seconds += 1;
+        let step = reduce(&self.state, event, self.now());
+        self.state = step.state;
+        step.effects
+    }
+
+    fn now(&self) -> Now {
+        let since = Duration::from_secs(self.seconds);
+        Now { tick: Tick::ZERO.saturating_add(since), wall: SystemTime::UNIX_EPOCH + since }
+    }
+
+    fn load(&mut self, change: impl FnOnce(&mut Config)) -> Vec<Effect> {
+        self.event(Event::ConfigLoaded { config: config_with(change) })
+    }
+
+    fn listed(&mut self, domains: &[&str]) -> Vec<Effect> {
+        let proxy = |domain: &&str| Proxy {
+            name: (*domain).into(),
+            domains: vec![(*domain).into()],
+            locations: vec![String::new()],
+        };
+        let listing = Listing { proxies: domains.iter().map(proxy).collect() };
+        let server = self.state.frps["a"].server.clone();
+        self.event(Event::FrpsListed { frps: "a".into(), server, listing })
+    }
+
+    fn silent(&mut self) -> Vec<Effect> {
+        let server = self.state.frps["a"].server.clone();
+        self.event(Event::FrpsUnreachable { frps: "a".into(), server, reason: "refused".into() })
+    }
+}
+
+fn with_admin(config: &mut Config) {
+    config.frps[0].admin = Some(frps_admin("http://127.0.0.1:7500"));
+}
+
+/// The word of each effect, with what it is about.
+fn words(effects: &[Effect]) -> Vec<String> {
+    effects
+        .iter()
+        .map(|effect| match effect {
+            Effect::Bind { listener, key, .. } => format!("bind {listener} ({key})"),
+            Effect::SwitchAccessLog(to) => format!("access log {to:?}"),
+            Effect::Publish => "publish".into(),
+            Effect::PublishTunnels => "publish tunnels".into(),
+            Effect::Close { listener } => format!("close {listener}"),
+            Effect::StopPoller { frps } => format!("stop poller {frps}"),
+            Effect::StartPoller { frps, .. } => format!("start poller {frps}"),
+            Effect::StopProbe(key) => format!("stop probe {}/{}", key.pool, key.endpoint.frps),
+            Effect::StartProbe(key, _) => format!("start probe {}/{}", key.pool, key.endpoint.frps),
+            Effect::Log(notice) => {
+                let debug = format!("{notice:?}");
+                format!("log {}", debug.split([' ', '{']).next().unwrap_or_default())
+            }
+        })
+        .collect()
+}
+
+#[test]
+fn the_first_configuration_binds_then_publishes_then_asks() {
+    let effects = Replay::new().load(|config| {
+        with_admin(config);
+        config.pools[0].health = Some(health());
+    });
+    assert_eq!(
+        words(&effects),
+        [
+            "bind web (listeners[0].bind)",
+            "access log Off",
+            "publish",
+            "start poller a",
+            "start probe shop/a",
+            "start probe shop/b",
+        ]
+    );
+}
+
+#[test]
+fn an_equal_configuration_is_a_success_that_changes_nothing() {
+    let mut replay = Replay::new();
+    replay.load(|_| {});
+    assert_eq!(words(&replay.load(|_| {})), ["log NothingChanged"]);
+    assert_eq!(replay.state.generation, 1);
+    assert_eq!((replay.state.reloads.changed, replay.state.reloads.unchanged), (1, 1));
+}
+
+#[test]
+fn a_refused_configuration_leaves_the_old_one_and_its_listings_until_a_good_one_comes() {
+    let mut replay = Replay::new();
+    replay.load(with_admin);
+    replay.listed(&["x.test"]);
+    let faults = vec![Fault::plain("bind", "listeners[0].bind", "taken")];
+    assert_eq!(words(&replay.event(Event::ConfigRefused { faults })), ["log Refused"]);
+    assert_eq!((replay.state.generation, replay.state.reloads.failed), (1, 1));
+    assert_eq!(replay.state.reloads.faults.len(), 1, "shown in the API");
+    assert_eq!(replay.state.frps["a"].tunnels(), 1);
+    replay.load(with_admin);
+    assert!(replay.state.reloads.faults.is_empty(), "a good one clears it, even if nothing changed");
+}
+
+#[test]
+fn only_what_changed_is_touched() {
+    let mut replay = Replay::new();
+    replay.load(|config| {
+        with_admin(config);
+        config.pools[0].health = Some(health());
+    });
+    let effects = replay.load(|config| {
+        with_admin(config);
+        config.pools[0].health = Some(health());
+        config.listeners.push(listener("second"));
+        config.access_log = AccessLog::Stdout;
+    });
+    assert_eq!(
+        words(&effects),
+        ["bind second (listeners[1].bind)", "access log Stdout", "publish", "log Reloaded"]
+    );
+    let effects = replay.load(|config| {
+        config.listeners = vec![listener("second")];
+        config.access_log = AccessLog::Stdout;
+        config.pools[0].health = Some(Health { fall: 9, ..health() });
+        config.pools[0].frps.pop();
+    });
+    assert_eq!(
+        words(&effects),
+        [
+            "publish",
+            "close web",
+            "stop poller a",
+            "stop probe shop/a",
+            "stop probe shop/b",
+            "start probe shop/a",
+            "log Reloaded",
+        ]
+    );
+}
+
+#[test]
+fn a_moved_listener_is_bound_before_anything_is_given_up() {
+    let mut replay = Replay::new();
+    replay.load(|_| {});
+    let effects = replay.load(|config| config.listeners[0].bind = "127.0.0.1:8081".parse().unwrap());
+    assert_eq!(words(&effects), ["bind web (listeners[0].bind)", "publish", "log Reloaded"]);
+}
+
+#[test]
+fn what_can_fail_comes_before_what_takes_effect() {
+    let mut replay = Replay::new();
+    replay.load(with_admin);
+    let effects = replay.load(|config| {
+        config.listeners = vec![listener("x"), listener("y")];
+        config.access_log = AccessLog::Stdout;
+    });
+    let can_fail = |effect: &Effect| matches!(effect, Effect::Bind { .. } | Effect::SwitchAccessLog(_));
+    let first_sure = effects.iter().position(|effect| !can_fail(effect)).unwrap();
+    assert!(!effects[first_sure..].iter().any(can_fail), "{:?}", words(&effects));
+}
+
+#[test]
+fn keys_that_are_read_at_start_only_ask_for_a_restart() {
+    let mut replay = Replay::new();
+    replay.load(|_| {});
+    let effects = replay.load(|config| {
+        config.runtime.workers = 8;
+        config.admin.listen = "127.0.0.1:9901".parse().unwrap();
+    });
+    assert_eq!(words(&effects), ["publish", "log NeedsRestart", "log NeedsRestart", "log Reloaded"]);
+}
+
+#[test]
+fn tunnels_are_published_when_the_merged_table_changes_and_only_then() {
+    let mut replay = Replay::new();
+    replay.load(with_admin);
+    assert_eq!(words(&replay.listed(&["x.test"])), ["publish tunnels", "log FrpsAnswers"]);
+    assert_eq!(words(&replay.listed(&["x.test"])), [] as [&str; 0]);
+    assert_eq!(words(&replay.listed(&["x.test", "y.test"])), ["publish tunnels"]);
+}
+
+#[test]
+fn a_silent_frps_keeps_its_listing_and_is_told_once_per_change() {
+    let mut replay = Replay::new();
+    replay.load(with_admin);
+    replay.listed(&["x.test"]);
+    assert_eq!(words(&replay.silent()), ["log FrpsSilent"]);
+    assert_eq!(words(&replay.silent()), [] as [&str; 0]);
+    let frps = &replay.state.frps["a"];
+    assert!(frps.is_stale() && frps.tunnels() == 1, "{frps:?}");
+    assert_eq!(words(&replay.listed(&["x.test"])), ["log FrpsAnswers"], "back, nothing new");
+    assert!(!replay.state.frps["a"].is_stale());
+}
+
+#[test]
+fn a_listing_survives_a_reload_but_not_a_change_of_server() {
+    let mut replay = Replay::new();
+    replay.load(with_admin);
+    replay.listed(&["x.test"]);
+    let old_server = replay.state.frps["a"].server.clone();
+    replay.load(|config| {
+        with_admin(config);
+        config.pools.push(pool("more", &[("a", 1)]));
+    });
+    assert_eq!(replay.state.frps["a"].tunnels(), 1);
+    replay.load(|config| {
+        with_admin(config);
+        config.frps[0].host = "10.0.0.9".into();
+    });
+    assert_eq!(replay.state.frps["a"].tunnels(), 0, "another host, another server");
+    let late = Listing { proxies: vec![Proxy { name: "p".into(), domains: vec![], locations: vec![] }] };
+    replay.event(Event::FrpsListed { frps: "a".into(), server: old_server, listing: late });
+    assert_eq!(replay.state.frps["a"].tunnels(), 0, "the old server's last word is not the new one's");
+}
+
+#[test]
+fn holders_follow_their_frps_to_its_new_position() {
+    let mut replay = Replay::new();
+    replay.load(with_admin);
+    replay.listed(&["x.test"]);
+    replay.load(|config| {
+        with_admin(config);
+        config.frps.insert(0, frps("first", 8000));
+    });
+    let tunnels = directory::merge(replay.state.config.as_ref().unwrap(), &replay.state.frps);
+    let mut holders = Vec::new();
+    tunnels.holders("x.test", "/", |frps| holders.push(frps));
+    assert_eq!(holders, [1]);
+}
+
+#[test]
+fn readiness_waits_for_every_first_listing_or_five_seconds_and_ends_with_a_drain() {
+    let mut replay = Replay::new();
+    let at = |seconds| Tick::ZERO.saturating_add(Duration::from_secs(seconds));
+    assert!(replay.state.readiness(at(99)).is_err(), "no configuration, no visitors");
+    replay.load(with_admin);
+    let reason = replay.state.readiness(at(4)).unwrap_err();
+    assert!(reason.contains("listing of a"), "{reason}");
+    assert_eq!(replay.state.readiness(at(5)), Ok(()), "a dead admin API holds nobody up for long");
+    replay.listed(&[]);
+    assert_eq!(replay.state.readiness(at(2)), Ok(()));
+    replay.event(Event::DrainBegan);
+    assert!(replay.state.readiness(at(99)).is_err());
+}

@@ -1,0 +1,172 @@
+//! All that the control plane knows: a value. The reducer makes the next one; readiness and the API read it.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use frp_gateway_config::model::{Config, Frps, FrpsAdmin};
+use lb_algos::Tick;
+use serde::Serialize;
+
+use crate::frps::Listing;
+
+/// How long readiness waits for the first answer of every admin API.
+pub const FIRST_LISTING_WAIT: Duration = Duration::from_secs(5);
+
+/// Both clocks, read once per event: `tick` to decide, `wall` to show.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// Monotonic.
+    pub tick: Tick,
+    /// For people.
+    pub wall: SystemTime,
+}
+
+/// Something wrong with a configuration, as it is shown.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Fault {
+    /// The text of the command line, perhaps over several lines.
+    pub text: String,
+    /// It alone would not have refused the configuration.
+    #[serde(skip)]
+    pub is_warning: bool,
+    /// The same as data.
+    pub diagnostic: serde_json::Value,
+}
+
+/// What is fixed when the process starts.
+#[derive(Debug, Clone)]
+pub struct Fixed {
+    /// Data-plane threads that run.
+    pub workers: usize,
+    /// Address that the admin listener was told to bind.
+    pub admin: SocketAddr,
+    /// When the process started.
+    pub started: Tick,
+}
+
+/// A whole state. Cheap to clone: what is large is shared.
+#[derive(Debug, Clone)]
+pub struct State {
+    /// Fixed at start.
+    pub fixed: Fixed,
+    /// Number of accepted configurations that differed from the one before; 0 before the first.
+    pub generation: u64,
+    /// What is in force; `None` before the first.
+    pub config: Option<Arc<Config>>,
+    /// Addresses that the listeners are really bound to, by name.
+    pub addresses: BTreeMap<String, SocketAddr>,
+    /// The frps with an admin API, by name.
+    pub frps: BTreeMap<String, FrpsState>,
+    /// How reloads went.
+    pub reloads: Reloads,
+    /// Shutting down.
+    pub draining: bool,
+}
+
+/// What is known from one frps's admin API.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FrpsState {
+    /// The server it belongs to. Another one under the same name starts from nothing.
+    pub server: ServerKey,
+    /// Last listing it gave.
+    pub listing: Option<Arc<Listing>>,
+    /// When that was.
+    pub listed_at: Option<SystemTime>,
+    /// Why the last try gave none; `None` when it did, or before the first.
+    pub fault: Option<String>,
+}
+
+/// What makes an frps the same server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerKey {
+    host: String,
+    admin_url: String,
+}
+
+impl ServerKey {
+    /// Of `frps`, asked by `admin`.
+    #[must_use]
+    pub fn new(frps: &Frps, admin: &FrpsAdmin) -> Self {
+        Self { host: frps.host.clone(), admin_url: admin.url.clone() }
+    }
+}
+
+impl FrpsState {
+    /// Nothing is known yet.
+    #[must_use]
+    pub fn unknown(server: ServerKey) -> Self {
+        Self { server, listing: None, listed_at: None, fault: None }
+    }
+
+    /// Whether what we use is not what it said last: it fails to answer, or never has.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        self.fault.is_some() || self.listing.is_none()
+    }
+
+    /// Number of tunnels in the listing in use.
+    #[must_use]
+    pub fn tunnels(&self) -> usize {
+        self.listing.as_ref().map_or(0, |listing| listing.proxies.len())
+    }
+}
+
+/// How reloads went.
+#[derive(Debug, Clone, Default)]
+pub struct Reloads {
+    /// New configurations in force, the first included.
+    pub changed: u64,
+    /// Reloads that found nothing new.
+    pub unchanged: u64,
+    /// Refused configurations.
+    pub failed: u64,
+    /// When a configuration was last accepted or found unchanged.
+    pub last_success: Option<SystemTime>,
+    /// When the last try was, whatever came of it.
+    pub last_try: Option<SystemTime>,
+    /// What was wrong in the last try; empty when it succeeded.
+    pub faults: Vec<Fault>,
+}
+
+impl State {
+    /// Nothing is configured yet.
+    #[must_use]
+    pub fn new(fixed: Fixed) -> Self {
+        Self {
+            fixed,
+            generation: 0,
+            config: None,
+            addresses: BTreeMap::new(),
+            frps: BTreeMap::new(),
+            reloads: Reloads::default(),
+            draining: false,
+        }
+    }
+
+    /// Whether visitors may be sent here, or why not.
+    ///
+    /// # Errors
+    /// The reason, one sentence.
+    pub fn readiness(&self, now: Tick) -> Result<(), String> {
+        if self.draining {
+            return Err("shutting down".into());
+        }
+        if self.config.is_none() {
+            return Err("no configuration is in force yet".into());
+        }
+        let silent: Vec<_> = self
+            .frps
+            .iter()
+            .filter(|(_, frps)| frps.listing.is_none())
+            .map(|(name, _)| name.as_str())
+            .collect();
+        if !silent.is_empty() && now.since(self.fixed.started) < FIRST_LISTING_WAIT {
+            return Err(format!("waiting for the first listing of {}", silent.join(", ")));
+        }
+        Ok(())
+    }
+}

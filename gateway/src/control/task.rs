@@ -1,0 +1,454 @@
+//! The single writer: takes events one by one, reduces, runs effects, publishes.
+//!
+//! A step is a transaction. What can fail runs first and changes nothing in force; if it fails, the old state stays and
+//! the failure becomes an event of its own. Everything after that can't fail.
+
+use std::{
+    collections::{HashMap, HashSet},
+    hash::{BuildHasher, RandomState},
+    net::{SocketAddr, TcpListener},
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use arc_swap::ArcSwap;
+use frp_gateway_config::diff::SectionChanges;
+use lb_algos::Rng;
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::AbortHandle,
+    time::{MissedTickBehavior, interval},
+};
+
+use super::{
+    compile::{Compiled, Identities, compile},
+    directory,
+    effect::{Effect, Notice, ProbeKey},
+    event::Event,
+    reducer::{Step, reduce},
+    reload::{self, Accepted},
+    resolve::Resolver,
+    state::{Fault, Fixed, Now, State},
+};
+use crate::{
+    clock,
+    data::{access_log::AccessLogHandle, listener, worker::Workers},
+    frps::poller,
+    health::active,
+    snapshot::{Published, Snapshot},
+};
+
+/// Events that may wait; senders wait then.
+const INBOX: usize = 256;
+/// How often what removed listeners hold is looked after.
+const TIDY: Duration = Duration::from_secs(5);
+
+/// Where others read the present [`State`].
+pub type Board = Arc<ArcSwap<State>>;
+
+/// What the rest of the process has of the control plane.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    inbox: mpsc::Sender<Message>,
+    board: Board,
+}
+
+/// What came of a reload.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ReloadResult {
+    /// A new configuration is in force.
+    Changed {
+        /// Its number.
+        generation: u64,
+    },
+    /// The configuration is what it was.
+    Unchanged {
+        /// Its number.
+        generation: u64,
+    },
+    /// The old one stays.
+    Refused(Vec<Fault>),
+}
+
+#[derive(Debug)]
+enum Message {
+    Event(Event),
+    Reload { why: &'static str, done: Option<oneshot::Sender<ReloadResult>> },
+}
+
+impl Handle {
+    /// Where the present state is.
+    #[must_use]
+    pub fn board(&self) -> Board {
+        Arc::clone(&self.board)
+    }
+
+    /// The present state.
+    #[must_use]
+    pub fn state(&self) -> Arc<State> {
+        self.board.load_full()
+    }
+
+    /// Sends an event; `false` when the control plane is gone.
+    pub async fn send(&self, event: Event) -> bool {
+        self.inbox.send(Message::Event(event)).await.is_ok()
+    }
+
+    /// Asks for a reload without waiting for it; `false` when the control plane is gone.
+    pub async fn request_reload(&self, why: &'static str) -> bool {
+        self.inbox.send(Message::Reload { why, done: None }).await.is_ok()
+    }
+
+    /// Reloads; `None` when the control plane is gone.
+    pub async fn reload(&self, why: &'static str) -> Option<ReloadResult> {
+        let (done, wait) = oneshot::channel();
+        self.inbox.send(Message::Reload { why, done: Some(done) }).await.ok()?;
+        wait.await.ok()
+    }
+}
+
+/// What the control plane works on.
+#[derive(Debug)]
+pub struct Parts {
+    /// The configuration file.
+    pub path: PathBuf,
+    /// What can't change any more.
+    pub fixed: Fixed,
+    /// Where snapshots go.
+    pub published: Published,
+    /// The data plane.
+    pub workers: Arc<Workers>,
+    /// The access log.
+    pub access_log: AccessLogHandle,
+}
+
+/// The single writer.
+#[derive(Debug)]
+pub struct Control {
+    parts: Parts,
+    state: State,
+    identities: Identities,
+    resolver: Resolver,
+    handle: Handle,
+    inbox: mpsc::Receiver<Message>,
+    pollers: HashMap<String, Running>,
+    probes: HashMap<ProbeKey, Running>,
+    seeds: RandomState,
+    spawned: u64,
+}
+
+/// A task that ends with its owner.
+#[derive(Debug)]
+struct Running(AbortHandle);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// What a step needs before it may take effect. Dropping it undoes everything.
+#[derive(Default)]
+struct Prepared {
+    compiled: Option<Compiled>,
+    sockets: Vec<(String, Vec<TcpListener>)>,
+}
+
+impl Control {
+    /// A control plane without a configuration.
+    #[must_use]
+    pub fn new(parts: Parts) -> (Self, Handle) {
+        let (sender, inbox) = mpsc::channel(INBOX);
+        let state = State::new(parts.fixed.clone());
+        let handle = Handle { inbox: sender, board: Arc::new(ArcSwap::from_pointee(state.clone())) };
+        let control = Self {
+            identities: Identities::new(parts.fixed.workers),
+            parts,
+            state,
+            resolver: Resolver::default(),
+            handle: handle.clone(),
+            inbox,
+            pollers: HashMap::new(),
+            probes: HashMap::new(),
+            seeds: RandomState::new(),
+            spawned: 0,
+        };
+        (control, handle)
+    }
+
+    /// Puts the first configuration in force: binds, publishes, opens.
+    ///
+    /// # Errors
+    /// Everything that could not be had; nothing runs then.
+    pub async fn start(&mut self, first: Accepted) -> Result<(), Vec<Fault>> {
+        warn(&first.warnings);
+        self.apply(Event::ConfigLoaded { config: first.config }).await
+    }
+
+    /// Runs until aborted.
+    pub async fn run(mut self) {
+        let names = self.resolver.clone().keep_resolving(Arc::clone(&self.parts.published));
+        let _names = Running(tokio::spawn(names).abort_handle());
+        let mut tidy = interval(TIDY);
+        tidy.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                message = self.inbox.recv() => match message {
+                    Some(Message::Event(event)) => self.apply_or_refuse(event).await,
+                    Some(Message::Reload { why, done }) => {
+                        let result = self.reload(why).await;
+                        if let Some(done) = done {
+                            // Whoever asked may have gone away.
+                            drop(done.send(result));
+                        }
+                    }
+                    None => return,
+                },
+                _ = tidy.tick() => self.tidy(),
+            }
+        }
+    }
+
+    async fn reload(&mut self, why: &'static str) -> ReloadResult {
+        tracing::debug!(why, "reload begins");
+        if self.state.draining {
+            return ReloadResult::Refused(vec![Fault::plain("draining", "process", "it is shutting down")]);
+        }
+        let path = self.parts.path.clone();
+        let loaded = tokio::task::spawn_blocking(move || reload::load(&path)).await;
+        let event = match loaded {
+            Ok(Ok(accepted)) => {
+                if self.state.config.as_ref() != Some(&accepted.config) {
+                    warn(&accepted.warnings);
+                }
+                Event::ConfigLoaded { config: accepted.config }
+            }
+            Ok(Err(faults)) => Event::ConfigRefused { faults },
+            Err(panicked) => {
+                let fault = Fault::plain("internal", "configuration", &format!("cannot be read: {panicked}"));
+                Event::ConfigRefused { faults: vec![fault] }
+            }
+        };
+        let before = self.state.generation;
+        self.apply_or_refuse(event).await;
+        let generation = self.state.generation;
+        match &self.state.reloads.faults {
+            faults if !faults.is_empty() => ReloadResult::Refused(faults.clone()),
+            _ if generation == before => ReloadResult::Unchanged { generation },
+            _ => ReloadResult::Changed { generation },
+        }
+    }
+
+    async fn apply_or_refuse(&mut self, event: Event) {
+        if let Err(faults) = self.apply(event).await {
+            let refused = self.apply(Event::ConfigRefused { faults }).await;
+            debug_assert!(refused.is_ok(), "a refusal has no effect that can fail");
+        }
+    }
+
+    /// One step: all of it, or nothing and why.
+    async fn apply(&mut self, event: Event) -> Result<(), Vec<Fault>> {
+        let begun = Instant::now();
+        let now = Now { tick: clock::now(), wall: SystemTime::now() };
+        let Step { mut state, effects } = reduce(&self.state, event, now);
+        let prepared = self.prepare(&mut state, &effects, now).await?;
+        self.state = state;
+        let mut sockets = prepared.sockets;
+        let mut compiled = prepared.compiled;
+        for effect in effects {
+            match effect {
+                Effect::Bind { .. } | Effect::SwitchAccessLog(_) => {} // prepared
+                Effect::Publish => {
+                    if let Some(compiled) = compiled.take() {
+                        self.publish(compiled);
+                        self.open(std::mem::take(&mut sockets));
+                    }
+                }
+                Effect::PublishTunnels => self.publish_tunnels(),
+                Effect::Close { listener } => {
+                    if let Some(slot) = self.identities.listener_slot(&listener) {
+                        self.parts.workers.close(slot);
+                        tracing::info!(%listener, "closed");
+                    }
+                }
+                Effect::StopPoller { frps } => drop(self.pollers.remove(&frps)),
+                Effect::StartPoller { frps, server, admin } => {
+                    let poll = poller::poll(frps.clone(), server, admin, self.handle.clone(), self.rng());
+                    self.pollers.insert(frps, Running(tokio::spawn(poll).abort_handle()));
+                }
+                Effect::StopProbe(key) => drop(self.probes.remove(&key)),
+                Effect::StartProbe(key, health) => {
+                    if let Some((endpoint, verdict)) = self.identities.probed(&key.pool, &key.endpoint) {
+                        let probe = active::probe(key.pool.clone(), endpoint, verdict, health, self.rng());
+                        self.probes.insert(key, Running(tokio::spawn(probe).abort_handle()));
+                    }
+                }
+                Effect::Log(notice) => log(&notice, begun.elapsed()),
+            }
+        }
+        // Last: who reads "ready" there may connect at once.
+        self.handle.board.store(Arc::new(self.state.clone()));
+        Ok(())
+    }
+
+    /// Does what can fail. What is in force stays as it is.
+    async fn prepare(&self, state: &mut State, effects: &[Effect], now: Now) -> Result<Prepared, Vec<Fault>> {
+        let mut prepared = Prepared::default();
+        if effects.contains(&Effect::Publish)
+            && let Some(config) = &state.config
+        {
+            let tunnels = Arc::new(directory::merge(config, &state.frps));
+            let compiled = compile(config, state.generation, tunnels, &self.identities, now.tick)
+                .map_err(|error| vec![Fault::plain("internal", "configuration", &error.to_string())])?;
+            self.resolver.resolve_new(&compiled.snapshot).await;
+            prepared.compiled = Some(compiled);
+        }
+        // Sockets on an address that we serve already share its visitors from the moment they are bound, so giving them
+        // up would reset some: they come last, when nothing else can fail any more.
+        let ours: HashSet<_> = self.state.addresses.values().collect();
+        let (shared, fresh): (Vec<_>, Vec<_>) = effects
+            .iter()
+            .filter_map(|effect| match effect {
+                Effect::Bind { listener, address, key } => Some((listener, address, key)),
+                _ => None,
+            })
+            .partition(|(_, address, _)| ours.contains(address));
+        let mut bind = |(name, address, key): (&String, &SocketAddr, &String)| match listener::bind(
+            *address,
+            self.parts.workers.count(),
+        ) {
+            Ok((real, sockets)) => {
+                state.addresses.insert(name.clone(), real);
+                prepared.sockets.push((name.clone(), sockets));
+                None
+            }
+            Err(error) => {
+                let message = format!("listener {name:?} cannot listen on {address}: {error}");
+                Some(Fault::plain("bind", key, &message))
+            }
+        };
+        let mut faults: Vec<_> = fresh.into_iter().filter_map(&mut bind).collect();
+        if faults.is_empty() {
+            self.switch_access_log(effects)?;
+            faults.extend(shared.into_iter().filter_map(bind));
+        }
+        if faults.is_empty() { Ok(prepared) } else { Err(faults) }
+    }
+
+    fn switch_access_log(&self, effects: &[Effect]) -> Result<(), Vec<Fault>> {
+        for effect in effects {
+            if let Effect::SwitchAccessLog(target) = effect {
+                let switched = self.parts.access_log.switch(target);
+                switched
+                    .map_err(|error| vec![Fault::plain("access-log", "access_log", &error.to_string())])?;
+            }
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self, compiled: Compiled) {
+        self.identities = compiled.identities;
+        self.parts.published.store(Arc::new(compiled.snapshot));
+    }
+
+    /// Accepts on new sockets. A listener that moved leaves its old ones.
+    fn open(&self, sockets: Vec<(String, Vec<TcpListener>)>) {
+        for (name, sockets) in sockets {
+            let Some(slot) = self.identities.listener_slot(&name) else { continue };
+            // For a listener that is new this closes nothing.
+            self.parts.workers.close(slot);
+            self.parts.workers.open(slot, sockets);
+            if let Some(address) = self.state.addresses.get(&name) {
+                tracing::info!(listener = %name, %address, "listening");
+            }
+        }
+    }
+
+    fn publish_tunnels(&self) {
+        let Some(config) = &self.state.config else { return };
+        let present = self.parts.published.load();
+        self.parts.published.store(Arc::new(Snapshot {
+            generation: present.generation,
+            listeners: present.listeners.clone(),
+            routes: present.routes.clone(),
+            pools: present.pools.clone(),
+            tunnels: Arc::new(directory::merge(config, &self.state.frps)),
+        }));
+    }
+
+    /// Lets go of what removed listeners hold, once their visitors are gone.
+    fn tidy(&mut self) {
+        let Some(config) = self.state.config.as_ref().filter(|_| self.identities.has_retired()) else {
+            return;
+        };
+        let tunnels = Arc::clone(&self.parts.published.load().tunnels);
+        match compile(config, self.state.generation, tunnels, &self.identities, clock::now()) {
+            Ok(compiled) => self.publish(compiled),
+            Err(error) => tracing::error!(%error, "the configuration in force does not compile again"),
+        }
+    }
+
+    /// Chance for one task. Needn't be good, only different.
+    fn rng(&mut self) -> Rng {
+        self.spawned += 1;
+        Rng::seeded(self.seeds.hash_one(self.spawned))
+    }
+}
+
+fn warn(warnings: &[Fault]) {
+    for warning in warnings {
+        show(warning);
+    }
+}
+
+/// A diagnostic keeps its lines: a marked excerpt on one line helps nobody.
+fn show(fault: &Fault) {
+    if fault.is_warning {
+        tracing::warn!("{}", fault.text);
+    } else {
+        tracing::error!("{}", fault.text);
+    }
+}
+
+fn log(notice: &Notice, took: Duration) {
+    match notice {
+        Notice::Reloaded { generation, changes } => {
+            let took = format!("{:.1}ms", took.as_secs_f64() * 1e3);
+            let count = |section: &SectionChanges| {
+                format!("+{} -{} ~{}", section.added.len(), section.removed.len(), section.changed.len())
+            };
+            tracing::info!(
+                generation,
+                frps = %count(&changes.frps),
+                listeners = %count(&changes.listeners),
+                pools = %count(&changes.pools),
+                routes = %count(&changes.routes),
+                process = %changes.process.join(","),
+                %took,
+                "reloaded"
+            );
+        }
+        Notice::NothingChanged => tracing::info!("reload: nothing changed"),
+        Notice::Refused { faults } => {
+            faults.iter().for_each(show);
+            let errors = faults.iter().filter(|fault| !fault.is_warning).count();
+            tracing::error!(errors, "reload refused, the old configuration stays in force");
+        }
+        Notice::NeedsRestart { key, running, configured } => {
+            tracing::warn!(%key, %running, %configured, "a change of this key needs a restart");
+        }
+        Notice::FrpsAnswers { frps, tunnels } => tracing::info!(%frps, tunnels, "frps lists its tunnels"),
+        Notice::FrpsSilent { frps, reason, kept } => {
+            tracing::warn!(
+                %frps,
+                %reason,
+                kept,
+                "frps does not list its tunnels, the last listing stays in use"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

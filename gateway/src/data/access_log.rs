@@ -1,0 +1,294 @@
+//! One JSON line per request, written by a thread of its own so that a slow disk slows no request.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, BufWriter, Write},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
+    },
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use frp_gateway_config::model::AccessLog;
+use serde::Serialize;
+
+use super::{
+    connection::Connection,
+    http::{Report, Scratch},
+};
+use crate::{
+    http1::Known,
+    snapshot::{Listener, Route, Split},
+};
+
+/// Lines that may wait for the disk; more are dropped and counted.
+const QUEUE: usize = 16 * 1024;
+/// How long a line may stay in the write buffer.
+const FLUSH: Duration = Duration::from_millis(200);
+
+/// Where access-log lines go; shared by all workers.
+#[derive(Debug, Clone)]
+pub struct AccessLogHandle(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    on: AtomicBool,
+    dropped: Arc<AtomicU64>,
+    writer: SyncSender<Message>,
+}
+
+enum Message {
+    Line(Vec<u8>),
+    Switch(Target),
+    Reopen,
+}
+
+enum Target {
+    Off,
+    Stdout,
+    File(PathBuf, File),
+}
+
+impl AccessLogHandle {
+    /// No log, until switched.
+    #[must_use]
+    pub fn off() -> Self {
+        let (writer, messages) = sync_channel(QUEUE);
+        let dropped = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&dropped);
+        let spawned =
+            thread::Builder::new().name("access-log".into()).spawn(move || write_lines(&messages, &counted));
+        if let Err(error) = spawned {
+            tracing::error!(%error, "no access log: its thread cannot start");
+        }
+        Self(Arc::new(Shared { on: AtomicBool::new(false), dropped, writer }))
+    }
+
+    /// A log to `target`.
+    ///
+    /// # Errors
+    /// The file can't be opened for appending.
+    pub fn start(target: &AccessLog) -> io::Result<Self> {
+        let handle = Self::off();
+        handle.switch(target)?;
+        Ok(handle)
+    }
+
+    /// Changes the destination of the lines to come.
+    ///
+    /// # Errors
+    /// The file can't be opened for appending; the old destination stays.
+    pub fn switch(&self, target: &AccessLog) -> io::Result<()> {
+        let (target, on) = match target {
+            AccessLog::Off => (Target::Off, false),
+            AccessLog::Stdout => (Target::Stdout, true),
+            AccessLog::File(path) => (Target::File(path.clone(), open(path)?), true),
+        };
+        self.0.on.store(on, Relaxed);
+        self.0
+            .writer
+            .send(Message::Switch(target))
+            .map_err(|_gone| io::Error::other("the log thread has ended"))
+    }
+
+    /// Opens the file anew, after a rotation moved it away.
+    pub fn reopen(&self) {
+        drop(self.0.writer.try_send(Message::Reopen));
+    }
+
+    /// Lines lost because the destination was too slow or failed.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.0.dropped.load(Relaxed)
+    }
+
+    fn is_on(&self) -> bool {
+        self.0.on.load(Relaxed)
+    }
+
+    fn line(&self, line: Vec<u8>) {
+        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
+            self.0.writer.try_send(Message::Line(line))
+        {
+            self.0.dropped.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).open(path)
+}
+
+/// An open destination; the path, when it is a file that can be opened anew.
+struct Destination {
+    writer: BufWriter<Box<dyn Write>>,
+    path: Option<PathBuf>,
+}
+
+impl Destination {
+    fn new(to: impl Write + 'static, path: Option<PathBuf>) -> Self {
+        Self { writer: BufWriter::new(Box::new(to)), path }
+    }
+}
+
+fn write_lines(messages: &Receiver<Message>, dropped: &AtomicU64) {
+    let mut target: Option<Destination> = None;
+    let mut complained: Option<Instant> = None;
+    loop {
+        let result = match messages.recv_timeout(FLUSH) {
+            Ok(Message::Line(line)) => match &mut target {
+                Some(open) => open.writer.write_all(&line).inspect_err(|_| {
+                    dropped.fetch_add(1, Relaxed);
+                }),
+                None => Ok(()),
+            },
+            Ok(Message::Switch(new)) => {
+                let flushed = flush(target.as_mut());
+                target = match new {
+                    Target::Off => None,
+                    Target::Stdout => Some(Destination::new(io::stdout(), None)),
+                    Target::File(path, file) => Some(Destination::new(file, Some(path))),
+                };
+                flushed
+            }
+            Ok(Message::Reopen) => {
+                let flushed = flush(target.as_mut());
+                match target.as_mut().and_then(|open| open.path.clone()) {
+                    Some(path) => open(&path).map(|file| target = Some(Destination::new(file, Some(path)))),
+                    None => Ok(()),
+                }
+                .and(flushed)
+            }
+            Err(RecvTimeoutError::Timeout) => flush(target.as_mut()),
+            Err(RecvTimeoutError::Disconnected) => {
+                drop(flush(target.as_mut()));
+                return;
+            }
+        };
+        if let Err(error) = result
+            && complained.is_none_or(|at| at.elapsed() > Duration::from_secs(10))
+        {
+            tracing::error!(%error, "access log cannot be written; requests are served without it");
+            complained = Some(Instant::now());
+        }
+    }
+}
+
+fn flush(target: Option<&mut Destination>) -> io::Result<()> {
+    target.map_or(Ok(()), |open| open.writer.flush())
+}
+
+/// One line.
+#[derive(Serialize)]
+struct Line<'a> {
+    time: String,
+    listener: &'a str,
+    peer: std::net::IpAddr,
+    method: &'a str,
+    host: &'a str,
+    target: &'a str,
+    status: u16,
+    bytes: u64,
+    duration_ms: f64,
+    route: Option<&'a str>,
+    pool: Option<&'a str>,
+    endpoint: Option<&'a str>,
+    attempts: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    class: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_agent: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<String>,
+}
+
+/// Writes the line of one request, if there is a log.
+#[expect(clippy::too_many_arguments, reason = "one line takes from everything an exchange has")]
+pub fn write(
+    connection: &Connection,
+    listener: &Listener,
+    route: Option<&Route>,
+    split: Option<&Split>,
+    begun: Instant,
+    wire: &[u8],
+    scratch: &Scratch,
+    report: &Report,
+) {
+    let log = &connection.worker.access_log;
+    if !log.is_on() {
+        return;
+    }
+    let head = &scratch.request;
+    let text = |bytes: &'_ [u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (method, target) = (text(head.method_span.of(wire)), text(head.target.of(wire)));
+    let user_agent = head
+        .fields
+        .iter()
+        .find(|field| field.known == Known::UserAgent)
+        .map(|field| text(field.value.of(wire)));
+    let endpoint =
+        report.member.and_then(|index| split?.pool.members.get(index)).map(|member| member.endpoint.label());
+    let line = Line {
+        time: rfc3339(SystemTime::now()),
+        listener: &listener.name,
+        peer: connection.peer,
+        method: &method,
+        host: &scratch.host,
+        target: &target,
+        status: report.status,
+        bytes: report.bytes,
+        duration_ms: (begun.elapsed().as_secs_f64() * 1e6).round() / 1e3,
+        route: route.map(|route| &*route.name),
+        pool: split.map(|split| &*split.pool.name),
+        endpoint,
+        attempts: report.attempts,
+        class: report.refusal.map(crate::error::Refusal::label),
+        user_agent: user_agent.as_deref(),
+        request_id: report.request_id.map(|id| format!("{id:016x}")),
+    };
+    if let Ok(mut bytes) = serde_json::to_vec(&line) {
+        bytes.push(b'\n');
+        log.line(bytes);
+    }
+}
+
+/// `2026-11-23T04:05:06.789Z`. Days to date after Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms".
+fn rfc3339(at: SystemTime) -> String {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
+    let shifted = days + 719_468;
+    let era = shifted / 146_097;
+    let day_of_era = shifted % 146_097;
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", since.subsec_millis())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_rfc_3339_in_utc() {
+        let at = |seconds, ms| rfc3339(UNIX_EPOCH + Duration::from_secs(seconds) + Duration::from_millis(ms));
+        assert_eq!(at(0, 0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(at(951_782_400, 5), "2000-02-29T00:00:00.005Z");
+        assert_eq!(at(1_795_399_924, 999), "2026-11-23T02:12:04.999Z");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_opened_is_an_error_and_changes_nothing() {
+        let log = AccessLogHandle::off();
+        assert!(log.switch(&AccessLog::File("/nonexistent/folder/access.log".into())).is_err());
+        assert!(!log.is_on());
+    }
+}

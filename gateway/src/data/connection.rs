@@ -1,0 +1,167 @@
+//! A visitor's connection: waits for requests, runs one exchange after the other, ends well.
+//!
+//! While it waits it holds a socket and this task, nothing else.
+
+use std::{
+    future::poll_fn,
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{io::AsyncWriteExt, net::TcpStream, task::spawn_local, time::timeout};
+
+use super::{
+    buffer::{Buffer, SMALL},
+    http,
+    worker::{Presence, Worker},
+};
+use crate::snapshot::{Listener, Snapshot};
+
+/// How long and how much a closing connection is read on, so that an answer the visitor has not read yet isn't reset
+/// away by bytes still on their way to us.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 256 * 1024;
+
+/// What comes after an exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// The connection may carry another request.
+    KeepAlive,
+    /// Close; the visitor has read, or will read, everything.
+    Close,
+    /// Close, but let the visitor finish sending first.
+    Linger,
+    /// Reset: what was sent must not look whole.
+    Reset,
+}
+
+/// A visitor's connection as its exchanges see it.
+#[derive(Debug)]
+pub struct Connection {
+    /// The thread it lives on.
+    pub worker: Rc<Worker>,
+    /// Address of the visitor, or of the proxy before us.
+    pub peer: IpAddr,
+    /// What the drain knows of us.
+    pub presence: Rc<Presence>,
+    slot: usize,
+    number: u64,
+    listener: Arc<Listener>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.listener.stats.of(self.worker.id).open.dec();
+        self.worker.leave(self.number);
+    }
+}
+
+/// Takes over a freshly accepted connection.
+pub fn start(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, slot: usize) {
+    let Some(listener) = listener_of(&worker.snapshot(), slot) else { return };
+    let stats = listener.stats.of(worker.id);
+    stats.accepted.inc();
+    if listener.stats.sum(|shard| &shard.open) >= listener.limits.connections as u64 {
+        stats.refused.inc();
+        if let Some(suppressed) = worker.may_complain("connections") {
+            tracing::warn!(
+                listener = &*listener.name,
+                limit = listener.limits.connections,
+                suppressed,
+                "connection refused: limits.connections reached"
+            );
+        }
+        return;
+    }
+    stats.open.inc();
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "no TCP_NODELAY");
+    }
+    worker.enter(slot, |presence, number| {
+        let connection = Connection {
+            worker: Rc::clone(worker),
+            peer: peer.ip().to_canonical(),
+            presence,
+            slot,
+            number,
+            listener,
+        };
+        spawn_local(serve(connection, stream)).abort_handle()
+    });
+}
+
+fn listener_of(snapshot: &Snapshot, slot: usize) -> Option<Arc<Listener>> {
+    snapshot.listeners.get(slot)?.clone()
+}
+
+async fn serve(mut connection: Connection, mut stream: TcpStream) {
+    let worker = Rc::clone(&connection.worker);
+    let mut buffer = Buffer::default();
+    let mut first = true;
+    let next = loop {
+        if buffer.is_empty() {
+            worker.buffers.give_back(std::mem::take(&mut buffer));
+            connection.presence.idle.set(true);
+            if connection.presence.closing.get() && !first {
+                break Next::Close;
+            }
+            let timeouts = &connection.listener.timeouts;
+            let patience = if first { timeouts.header.min(timeouts.idle) } else { timeouts.idle };
+            match timeout(patience, poll_fn(|cx| stream.poll_read_ready(cx))).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => break Next::Close,
+            }
+            connection.presence.idle.set(false);
+            buffer = worker.buffers.small();
+        }
+        first = false;
+        let snapshot = worker.snapshot();
+        if let Some(listener) = snapshot.listeners.get(connection.slot).and_then(Option::as_ref)
+            && !Arc::ptr_eq(listener, &connection.listener)
+        {
+            // Counters are shared by all versions of a listener, so `open` stays balanced.
+            connection.listener = Arc::clone(listener);
+        }
+        let listener = Arc::clone(&connection.listener);
+        let mut scratch = worker.take_scratch();
+        let next =
+            http::exchange(&connection, &snapshot, &listener, &mut stream, &mut buffer, &mut scratch).await;
+        worker.give_back(scratch);
+        if next != Next::KeepAlive {
+            break next;
+        }
+    };
+    worker.buffers.give_back(buffer);
+    match next {
+        Next::KeepAlive | Next::Close => {}
+        Next::Linger => linger(&worker, &mut stream).await,
+        Next::Reset => {
+            if let Err(error) = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)) {
+                tracing::debug!(%error, "no SO_LINGER");
+            }
+        }
+    }
+}
+
+/// Ends our direction and reads on for a while.
+async fn linger(worker: &Worker, stream: &mut TcpStream) {
+    if stream.shutdown().await.is_err() {
+        return;
+    }
+    let deadline = Instant::now() + LINGER;
+    let mut left = LINGER_BYTES;
+    let mut sink = worker.buffers.small();
+    loop {
+        let read = tokio::time::timeout_at(deadline.into(), poll_fn(|cx| sink.poll_fill(cx, stream))).await;
+        match read {
+            Ok(Ok(n)) if n > 0 && left > SMALL => {
+                left -= n.min(left);
+                sink.consume(n);
+            }
+            Ok(Ok(_) | Err(_)) | Err(_) => break,
+        }
+    }
+    worker.buffers.give_back(sink);
+}

@@ -1,0 +1,252 @@
+//! What the gateway changes in heads: hop-by-hop fields end here, forwarding fields tell the truth.
+
+use std::{io::Write, net::IpAddr};
+
+use crate::{
+    http1::{Field, Known, RequestBody, RequestHead, ResponseBody, ResponseHead, TargetForm, Version},
+    snapshot::Listener,
+};
+
+/// Our name in `Via`, and the header that tells our own answers from an application's.
+pub const VIA: &str = "1.1 frp-gateway";
+/// Set on every answer the gateway makes itself, and on none that it passes on.
+pub const OWN_ANSWER: &str = "x-frp-gateway";
+
+/// How a request goes on.
+#[derive(Debug, Clone, Copy)]
+pub struct Onward<'a> {
+    /// The listener it came through.
+    pub listener: &'a Listener,
+    /// Who sent it.
+    pub peer: IpAddr,
+    /// Pass the protocol change on.
+    pub upgrade: bool,
+    /// Ask for `100 Continue` although the visitor didn't: nothing is known of the tunnel, so the body waits.
+    pub ask_first: bool,
+}
+
+/// Writes the head for the endpoint into `out`.
+pub fn request(out: &mut Vec<u8>, head: &RequestHead, wire: &[u8], onward: Onward<'_>) {
+    let trusted = onward.listener.trusted_proxies.iter().any(|net| net.contains(&onward.peer));
+    out.clear();
+    out.extend_from_slice(head.method_span.of(wire));
+    out.push(b' ');
+    match head.form {
+        TargetForm::Absolute => {
+            out.extend_from_slice(if head.path.is_empty() { b"/" } else { head.path.of(wire) });
+            if let Some(query) = head.query {
+                out.push(b'?');
+                out.extend_from_slice(query.of(wire));
+            }
+        }
+        TargetForm::Origin | TargetForm::Authority | TargetForm::Asterisk => {
+            out.extend_from_slice(head.target.of(wire));
+        }
+    }
+    out.extend_from_slice(b" HTTP/1.1\r\nHost: ");
+    out.extend_from_slice(head.host.of(wire));
+    out.extend_from_slice(b"\r\n");
+    let mut saw = Saw::default();
+    for field in &head.fields {
+        if field.hop {
+            continue;
+        }
+        match field.known {
+            Known::Host | Known::TransferEncoding | Known::Connection => continue,
+            Known::XForwardedFor
+            | Known::XForwardedHost
+            | Known::XForwardedProto
+            | Known::XForwardedPort
+            | Known::Forwarded
+            | Known::XRealIp => {
+                if !trusted {
+                    continue;
+                }
+                match field.known {
+                    // Written below, extended by the peer.
+                    Known::XForwardedFor | Known::Forwarded => {
+                        saw.note(field.known);
+                        continue;
+                    }
+                    _ => saw.note(field.known),
+                }
+            }
+            Known::Expect if onward.ask_first => continue,
+            Known::Http2Settings => continue,
+            known => saw.note(known),
+        }
+        copy(out, field, wire);
+    }
+    match head.body {
+        RequestBody::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+        RequestBody::None | RequestBody::Length(_) => {}
+    }
+    out.extend_from_slice(b"X-Forwarded-For: ");
+    if saw.forwarded_for {
+        join(out, head, wire, Known::XForwardedFor);
+    }
+    write_ip(out, onward.peer);
+    out.extend_from_slice(b"\r\n");
+    if !saw.forwarded_proto {
+        out.extend_from_slice(b"X-Forwarded-Proto: http\r\n");
+    }
+    if !saw.forwarded_host {
+        out.extend_from_slice(b"X-Forwarded-Host: ");
+        out.extend_from_slice(head.host.of(wire));
+        out.extend_from_slice(b"\r\n");
+    }
+    if saw.forwarded {
+        out.extend_from_slice(b"Forwarded: ");
+        join(out, head, wire, Known::Forwarded);
+        // RFC 7239 §6: an IPv6 address is bracketed and quoted.
+        write_to(out, |out| match onward.peer {
+            IpAddr::V4(ip) => write!(out, "for={ip}"),
+            IpAddr::V6(ip) => write!(out, "for=\"[{ip}]\""),
+        });
+        out.extend_from_slice(b"\r\n");
+    }
+    if !saw.accept_encoding {
+        // Without one, frps asks the application for gzip in our name and unpacks the answer.
+        out.extend_from_slice(b"Accept-Encoding: identity\r\n");
+    }
+    out.extend_from_slice(match head.version {
+        Version::Http10 => b"Via: 1.0 frp-gateway\r\n",
+        Version::Http11 => b"Via: 1.1 frp-gateway\r\n",
+    });
+    if onward.ask_first {
+        out.extend_from_slice(b"Expect: 100-continue\r\n");
+    }
+    if onward.upgrade {
+        out.extend_from_slice(b"Connection: upgrade\r\n");
+        for field in head.fields.iter().filter(|field| field.known == Known::Upgrade) {
+            copy(out, field, wire);
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// How an answer goes to the visitor.
+#[derive(Debug, Clone, Copy)]
+pub struct Homeward {
+    /// The visitor's version.
+    pub version: Version,
+    /// The connection stays open.
+    pub keep_alive: bool,
+    /// The chunk framing is taken off (the visitor speaks 1.0).
+    pub strip: bool,
+}
+
+/// Writes the head for the visitor into `out`.
+pub fn response(out: &mut Vec<u8>, head: &ResponseHead, wire: &[u8], homeward: Homeward) {
+    out.clear();
+    status_line(out, head, wire);
+    for field in &head.fields {
+        match field.known {
+            Known::TransferEncoding | Known::Connection => continue,
+            // RFC 9110 §8.6: none in 204; frps and Go send none, others do.
+            Known::ContentLength if head.status == 204 => continue,
+            // Ours alone, or an application could pass for the gateway.
+            Known::Other
+                if field.name.len() == OWN_ANSWER.len()
+                    && field.name.of(wire).eq_ignore_ascii_case(OWN_ANSWER.as_bytes()) =>
+            {
+                continue;
+            }
+            _ if field.hop => continue,
+            _ => copy(out, field, wire),
+        }
+    }
+    if head.body == ResponseBody::Chunked && !homeward.strip {
+        out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+    }
+    if !homeward.keep_alive {
+        out.extend_from_slice(b"Connection: close\r\n");
+    } else if homeward.version == Version::Http10 {
+        out.extend_from_slice(b"Connection: keep-alive\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes an interim (1xx) head, or a 101 with its `Upgrade`.
+pub fn interim(out: &mut Vec<u8>, head: &ResponseHead, wire: &[u8]) {
+    out.clear();
+    status_line(out, head, wire);
+    for field in &head.fields {
+        match field.known {
+            Known::Upgrade if head.status == 101 => copy(out, field, wire),
+            Known::TransferEncoding | Known::ContentLength => continue,
+            _ if field.hop => continue,
+            _ => copy(out, field, wire),
+        }
+    }
+    if head.status == 101 {
+        out.extend_from_slice(b"Connection: upgrade\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn status_line(out: &mut Vec<u8>, head: &ResponseHead, wire: &[u8]) {
+    out.extend_from_slice(b"HTTP/1.1 ");
+    let mut digits = itoa::Buffer::new();
+    out.extend_from_slice(digits.format(head.status).as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(head.reason.of(wire));
+    out.extend_from_slice(b"\r\n");
+}
+
+fn copy(out: &mut Vec<u8>, field: &Field, wire: &[u8]) {
+    out.extend_from_slice(field.name.of(wire));
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(field.value.of(wire));
+    out.extend_from_slice(b"\r\n");
+}
+
+/// All values of a field, each followed by `, `.
+fn join(out: &mut Vec<u8>, head: &RequestHead, wire: &[u8], known: Known) {
+    for field in head.fields.iter().filter(|field| field.known == known && !field.value.is_empty()) {
+        out.extend_from_slice(field.value.of(wire));
+        out.extend_from_slice(b", ");
+    }
+}
+
+fn write_ip(out: &mut Vec<u8>, ip: IpAddr) {
+    if let IpAddr::V4(ip) = ip {
+        // The formatter is three times as slow.
+        let mut digits = itoa::Buffer::new();
+        for (index, octet) in ip.octets().into_iter().enumerate() {
+            if index > 0 {
+                out.push(b'.');
+            }
+            out.extend_from_slice(digits.format(octet).as_bytes());
+        }
+    } else {
+        write_to(out, |out| write!(out, "{ip}"));
+    }
+}
+
+fn write_to(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> std::io::Result<()>) {
+    write(out).expect("writing to a Vec cannot fail");
+}
+
+/// Which fields went by.
+#[derive(Debug, Default)]
+struct Saw {
+    forwarded_for: bool,
+    forwarded_proto: bool,
+    forwarded_host: bool,
+    forwarded: bool,
+    accept_encoding: bool,
+}
+
+impl Saw {
+    fn note(&mut self, known: Known) {
+        match known {
+            Known::XForwardedFor => self.forwarded_for = true,
+            Known::XForwardedProto => self.forwarded_proto = true,
+            Known::XForwardedHost => self.forwarded_host = true,
+            Known::Forwarded => self.forwarded = true,
+            Known::AcceptEncoding => self.accept_encoding = true,
+            _ => {}
+        }
+    }
+}

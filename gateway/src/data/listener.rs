@@ -1,0 +1,108 @@
+//! Listening sockets: one per worker on the same address, so that the kernel spreads connections and no worker ever
+//! hands one to another.
+
+use std::{
+    cell::Cell,
+    io,
+    net::{SocketAddr, TcpListener},
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::sync::Notify;
+
+use super::{connection, worker::Worker};
+
+const BACKLOG: i32 = 4096;
+/// Pause after the system refuses to give us a connection (out of descriptors or memory).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Opens one socket per worker on `address`; port 0 is chosen once and shared. Returns the real address.
+///
+/// # Errors
+/// The address is taken by something else, not ours to bind, or doesn't exist here.
+pub fn bind(address: SocketAddr, workers: usize) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
+    let first = open(address)?;
+    let real = first.local_addr()?;
+    let mut sockets = vec![first];
+    while sockets.len() < workers.max(1) {
+        sockets.push(open(real)?);
+    }
+    Ok((real, sockets))
+}
+
+fn open(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Tells an accept loop to end.
+#[derive(Debug, Default)]
+pub struct Stop {
+    notify: Notify,
+    stopped: Cell<bool>,
+}
+
+impl Stop {
+    /// Ends the loop after it has answered what waits in the accept queue.
+    pub fn stop(&self) {
+        self.stopped.set(true);
+        self.notify.notify_waiters();
+    }
+}
+
+/// Accepts until told to stop. Then takes what the kernel has already completed, so that closing the socket resets
+/// nobody who was let in.
+pub async fn accept(worker: Rc<Worker>, socket: TcpListener, slot: usize, stop: Rc<Stop>) {
+    let socket = match tokio::net::TcpListener::from_std(socket) {
+        Ok(socket) => socket,
+        Err(error) => {
+            tracing::error!(%error, "listener unusable");
+            return;
+        }
+    };
+    let mut last_complaint: Option<Instant> = None;
+    loop {
+        let accepted = if stop.stopped.get() {
+            // One turn of the reactor, then whatever is there.
+            match tokio::time::timeout(Duration::from_millis(1), socket.accept()).await {
+                Ok(accepted) => accepted,
+                Err(_elapsed) => return,
+            }
+        } else {
+            tokio::select! {
+                biased;
+                () = stop.notify.notified() => continue,
+                accepted = socket.accept() => accepted,
+            }
+        };
+        match accepted {
+            Ok((stream, peer)) => connection::start(&worker, stream, peer, slot),
+            Err(error) if is_about_one_connection(&error) => {}
+            Err(error) => {
+                if last_complaint.is_none_or(|at| at.elapsed() > Duration::from_secs(5)) {
+                    tracing::error!(
+                        %error,
+                        "cannot accept connections; raise LimitNOFILE or lower limits.connections"
+                    );
+                    last_complaint = Some(Instant::now());
+                }
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn is_about_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}

@@ -1,0 +1,25 @@
+//! The data plane: accept → match → pick → forward → answer. `docs/request-path.md` walks through it.
+//!
+//! One thread per core ([`worker`]), each with its own runtime, listening sockets, upstream connections and counters;
+//! nothing a request touches is shared for writing, except in-flight counts. One task drives a visitor's connection
+//! ([`connection`]) and both sides of its present exchange ([`http`]); the bodies flow through small poll-driven
+//! machines ([`relay`]).
+
+pub mod absent;
+pub mod access_log;
+pub mod answer;
+pub mod attempt;
+pub mod buffer;
+pub mod connection;
+
+pub mod headers;
+pub mod http;
+pub mod io;
+pub mod listener;
+pub mod pick;
+pub mod relay;
+pub mod respond;
+pub mod upgrade;
+pub mod upstream;
+pub mod watch;
+pub mod worker;

@@ -1,0 +1,193 @@
+//! The way back: the endpoint's answer to the visitor, and what becomes of both connections.
+
+use std::task::{Context, Poll};
+
+use tokio::net::{
+    TcpStream,
+    tcp::{ReadHalf, WriteHalf},
+};
+
+use super::{
+    attempt::{Attempt, Ending},
+    buffer::{Buffer, Buffers},
+    connection::Next,
+    headers::{self, Homeward},
+    http::{Body, Report, Scratch, Stop},
+    io::{Elapsed, poll_write_both, while_moving},
+    relay::{Framing, Relay, RelayError},
+    watch::Watch,
+};
+use crate::{
+    clock,
+    error::Refusal,
+    http1::{ChunkedDecoder, ResponseBody, Version},
+    telemetry::stats::Failure,
+};
+
+/// An answer whose head has been read.
+#[derive(Debug)]
+pub struct Answer<'a> {
+    /// The attempt that brought it.
+    pub attempt: &'a Attempt<'a>,
+    /// The endpoint's connection.
+    pub stream: TcpStream,
+    /// The head and what followed it.
+    pub incoming: Buffer,
+    /// The visitor's direction.
+    pub watch: Watch,
+    /// The endpoint has stopped taking the request.
+    pub deaf: bool,
+}
+
+/// Sends the answer to the visitor.
+pub async fn run(
+    mut answer: Answer<'_>,
+    body: &mut Body,
+    visitor: &mut TcpStream,
+    buffer: &mut Buffer,
+    scratch: &mut Scratch,
+    report: &mut Report,
+) -> Ending {
+    let attempt = answer.attempt;
+    let request = attempt.request;
+    let (worker, listener) = (&*request.connection.worker, request.listener);
+    let Scratch { request: head, response, homeward, .. } = scratch;
+    let (mut framing, until_close) = match response.body {
+        ResponseBody::None => (Framing::Length(0), false),
+        ResponseBody::Length(length) => (Framing::Length(length), false),
+        ResponseBody::Chunked => (Framing::Chunked(ChunkedDecoder::default()), false),
+        ResponseBody::UntilClose => (Framing::UntilClose, true),
+    };
+    let strip = response.body == ResponseBody::Chunked && head.version == Version::Http10;
+    let upload_over = body.is_over();
+    // Without our framing around it, only the end of the connection tells the visitor where the body ends.
+    let ends_by_close = until_close || strip;
+    let keep_alive = head.keep_alive
+        && upload_over
+        && !ends_by_close
+        && !answer.watch.is_half_closed()
+        && !request.connection.presence.closing.get();
+    let first = &answer.incoming.filled()[response.len..];
+    let checked = if strip { Ok((0, false)) } else { framing.advance(first) };
+    let Ok((at_hand, whole)) = checked else {
+        attempt.member.endpoint.stats.of(worker.id).failures[Failure::InvalidResponse as usize].inc();
+        return Ending::Stopped(Stop::Refused(Refusal::UpstreamInvalid, "chunked"));
+    };
+    headers::response(
+        homeward,
+        response,
+        answer.incoming.filled(),
+        Homeward { version: head.version, keep_alive, strip },
+    );
+    (report.status, report.member) = (response.status, Some(attempt.index));
+    // The head and what came with it leave in one write.
+    let (mut from_visitor, mut to_visitor) = visitor.split();
+    let mut sent = 0;
+    let written = while_moving(listener.timeouts.stream_idle, |cx, moved| {
+        let before = sent;
+        let done = poll_write_both(cx, &mut to_visitor, homeward, &first[..at_hand], &mut sent);
+        *moved += (sent - before) as u64;
+        done
+    })
+    .await;
+    report.bytes = sent.saturating_sub(homeward.len()) as u64;
+    if !matches!(written, Ok(Ok(()))) {
+        return Ending::Stopped(Stop::VisitorGone);
+    }
+    answer.incoming.consume(response.len + at_hand);
+    let rest = if whole {
+        answer.incoming
+    } else {
+        // The rest of the body flows, and the rest of the request with it.
+        let mut download = Relay::new(framing, answer.incoming, 0, None);
+        if strip {
+            download = download.stripped();
+        }
+        let (mut from_endpoint, mut to_endpoint) = answer.stream.split();
+        let mut uploading = !upload_over && !answer.deaf;
+        let flow = while_moving(listener.timeouts.stream_idle, |cx, moved| {
+            if uploading {
+                let upload =
+                    poll_upload(cx, body, &worker.buffers, &mut from_visitor, &mut to_endpoint, moved);
+                match upload {
+                    Poll::Ready(Upload::Over) => uploading = false,
+                    Poll::Ready(Upload::VisitorGone) => return Poll::Ready(Flow::VisitorGone),
+                    Poll::Pending => {}
+                }
+            } else if body.upload.is_none() && answer.watch.poll(cx, &mut from_visitor, buffer).is_ready() {
+                return Poll::Ready(Flow::VisitorGone);
+            }
+            download.poll(cx, &worker.buffers, &mut from_endpoint, &mut to_visitor, moved).map(
+                |end| match end {
+                    Ok(()) => Flow::Whole,
+                    Err(RelayError::Sink(_)) => Flow::VisitorGone,
+                    Err(error) => Flow::Broken(error),
+                },
+            )
+        })
+        .await;
+        report.bytes += download.read();
+        match flow {
+            Ok(Flow::Whole) => {}
+            Ok(Flow::VisitorGone) => return Ending::Stopped(Stop::VisitorGone),
+            Ok(Flow::Broken(error)) => {
+                tracing::debug!(endpoint = attempt.member.endpoint.label(), ?error, "response cut");
+                return cut(attempt, ends_by_close);
+            }
+            Err(Elapsed) => return cut(attempt, ends_by_close),
+        }
+        download.into_rest()
+    };
+    let over = body.is_over();
+    // A connection with bytes beyond the answer would give them to somebody else.
+    if response.keep_alive && over && !until_close && rest.is_empty() {
+        let until = clock::now().saturating_add(request.split.pool.keepalive);
+        worker.idle.put(attempt.member.endpoint.number, answer.stream, until);
+    }
+    worker.buffers.give_back(rest);
+    Ending::Done(match () {
+        () if keep_alive && over => Next::KeepAlive,
+        () if over => Next::Close,
+        () => Next::Linger,
+    })
+}
+
+/// The answer had begun: the connection is cut so that it can't look whole.
+fn cut(attempt: &Attempt<'_>, ends_by_close: bool) -> Ending {
+    let worker = &*attempt.request.connection.worker;
+    attempt.member.endpoint.stats.of(worker.id).failures[Failure::Truncated as usize].inc();
+    attempt.request.listener.stats.of(worker.id).aborted.inc();
+    let now = clock::now();
+    let until = now.saturating_add(attempt.request.split.pool.fail_timeout);
+    worker.absences.borrow_mut().leave_out(attempt.request.scope, attempt.member.endpoint.number, now, until);
+    // Where the end of the connection ends the body, an ordinary end would be a lie.
+    Ending::Done(if ends_by_close { Next::Reset } else { Next::Close })
+}
+
+enum Flow {
+    Whole,
+    VisitorGone,
+    Broken(RelayError),
+}
+
+enum Upload {
+    /// Complete, or the endpoint wants no more of it: its answer decides.
+    Over,
+    VisitorGone,
+}
+
+fn poll_upload(
+    cx: &mut Context<'_>,
+    body: &mut Body,
+    buffers: &Buffers,
+    from_visitor: &mut ReadHalf<'_>,
+    to_endpoint: &mut WriteHalf<'_>,
+    moved: &mut u64,
+) -> Poll<Upload> {
+    let Some(upload) = &mut body.upload else { return Poll::Ready(Upload::Over) };
+    upload.poll(cx, buffers, from_visitor, to_endpoint, moved).map(|end| match end {
+        Ok(()) | Err(RelayError::Sink(_)) => Upload::Over,
+        // A request that turns out malformed in the middle ends here as well; the answer has begun.
+        Err(_) => Upload::VisitorGone,
+    })
+}

@@ -1,0 +1,111 @@
+//! Connections to endpoints: opened with a deadline, kept warm, checked before they are used again.
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    io,
+    net::SocketAddr,
+    os::fd::AsFd,
+    time::{Duration, Instant},
+};
+
+use lb_algos::Tick;
+use rustix::net::RecvFlags;
+use tokio::net::{TcpSocket, TcpStream};
+
+use super::io::{Elapsed, until};
+use crate::telemetry::stats::Failure;
+
+/// Idle connections kept per endpoint and worker.
+const KEEP_PER_ENDPOINT: usize = 1024;
+
+/// A worker's idle connections, by endpoint number. The last one used is taken first: it is the least likely to have
+/// been closed by the other side.
+#[derive(Debug, Default)]
+pub struct IdleConnections {
+    by_endpoint: RefCell<HashMap<u64, Vec<Idle>, foldhash::fast::RandomState>>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    stream: TcpStream,
+    until: Tick,
+}
+
+impl IdleConnections {
+    /// A connection to `endpoint` that is not known to be dead.
+    ///
+    /// Costs no system call while the reactor has seen nothing on the socket. `surely` asks the kernel: for requests
+    /// that must not be sent twice, so that a close which has arrived already is not found out by sending.
+    pub fn take(&self, endpoint: u64, now: Tick, surely: bool) -> Option<TcpStream> {
+        let mut by_endpoint = self.by_endpoint.borrow_mut();
+        let list = by_endpoint.get_mut(&endpoint)?;
+        while let Some(idle) = list.pop() {
+            if idle.until > now && is_quiet(&idle.stream) && !(surely && has_news(&idle.stream)) {
+                return Some(idle.stream);
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection whose exchange is over until `until`.
+    pub fn put(&self, endpoint: u64, stream: TcpStream, until: Tick) {
+        let mut by_endpoint = self.by_endpoint.borrow_mut();
+        let list = by_endpoint.entry(endpoint).or_default();
+        if list.len() < KEEP_PER_ENDPOINT {
+            list.push(Idle { stream, until });
+        }
+    }
+
+    /// Closes what is over, dead, or belongs to an endpoint that is gone.
+    pub fn sweep(&self, now: Tick, is_known: impl Fn(u64) -> bool) {
+        self.by_endpoint.borrow_mut().retain(|endpoint, list| {
+            list.retain(|idle| idle.until > now && is_quiet(&idle.stream));
+            is_known(*endpoint) && !list.is_empty()
+        });
+    }
+
+    /// Closes everything.
+    pub fn clear(&self) {
+        self.by_endpoint.borrow_mut().clear();
+    }
+}
+
+/// Nothing to read and not closed, as far as the reactor knows.
+fn is_quiet(stream: &TcpStream) -> bool {
+    matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+}
+
+/// Whether the kernel has bytes, an end or an error for us.
+fn has_news(stream: &TcpStream) -> bool {
+    let peeked = rustix::net::recv(stream.as_fd(), &mut [0u8], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+    !matches!(peeked, Err(rustix::io::Errno::AGAIN))
+}
+
+/// Opens a connection to the first of `addresses` that takes it.
+///
+/// # Errors
+/// [`Failure::ConnectTimeout`] or [`Failure::ConnectRefused`], with the cause of the last try.
+pub async fn connect(
+    addresses: &[SocketAddr],
+    timeout: Duration,
+    deadline: Option<Instant>,
+) -> Result<TcpStream, (Failure, io::Error)> {
+    let mut last = (Failure::ConnectRefused, io::Error::new(io::ErrorKind::NotFound, "name not resolved"));
+    for address in addresses {
+        let limit = Instant::now() + timeout;
+        let limit = deadline.map_or(limit, |deadline| deadline.min(limit));
+        match until(Some(limit), open(*address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => last = (Failure::ConnectRefused, error),
+            Err(Elapsed) => last = (Failure::ConnectTimeout, io::ErrorKind::TimedOut.into()),
+        }
+    }
+    Err(last)
+}
+
+async fn open(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_nodelay(true)?;
+    socket.connect(address).await
+}

@@ -1,0 +1,389 @@
+//! Data-plane threads: one runtime each, everything a request writes to is the thread's own.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{HashMap, HashSet},
+    io,
+    net::TcpListener,
+    rc::Rc,
+    sync::{Arc, mpsc as std_mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use arc_swap::{ArcSwap, Cache};
+use lb_algos::Rng;
+use tokio::{
+    runtime::{Builder, LocalOptions},
+    sync::{mpsc, oneshot},
+    task::{AbortHandle, spawn_local},
+};
+
+use super::{
+    absent::Absences,
+    access_log::AccessLogHandle,
+    buffer::Buffers,
+    http::Scratch,
+    listener::{self, Stop},
+    pick::PolicyState,
+    upstream::IdleConnections,
+};
+use crate::{
+    clock,
+    snapshot::{Published, Snapshot},
+    telemetry::shard::{Counter, Shards, WorkerId},
+};
+
+/// How often a worker closes idle upstream connections that are over.
+const SWEEP: Duration = Duration::from_secs(2);
+/// How often a drain looks whether it is done.
+const DRAIN_POLL: Duration = Duration::from_millis(10);
+/// Idle keep-alive connections are left alone for this long after a drain began: their next request gets its answer
+/// with `Connection: close`.
+const IDLE_GRACE: Duration = Duration::from_millis(500);
+
+/// What the control plane asks of every worker.
+enum Command {
+    Open { slot: usize, socket: TcpListener },
+    Close { slot: usize },
+    Drain { within: Duration, done: oneshot::Sender<u64> },
+}
+
+/// Handle on all data-plane threads. Dropping it ends them.
+#[derive(Debug)]
+pub struct Workers {
+    commands: Vec<mpsc::UnboundedSender<Command>>,
+    connections: Arc<Shards<Counter>>,
+}
+
+impl Workers {
+    /// Starts `count` threads that read `published`.
+    ///
+    /// # Errors
+    /// A thread or its runtime can't be made.
+    pub fn start(count: usize, published: &Published, access_log: &AccessLogHandle) -> io::Result<Self> {
+        let connections = Arc::new(Shards::new(count));
+        let mut commands = Vec::with_capacity(count);
+        for index in 0..count {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            let (started, starting) = std_mpsc::channel();
+            let (published, access_log, connections) =
+                (Arc::clone(published), access_log.clone(), Arc::clone(&connections));
+            thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+                let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+                let runtime = match runtime {
+                    Ok(runtime) => {
+                        drop(started.send(Ok(())));
+                        runtime
+                    }
+                    Err(error) => {
+                        drop(started.send(Err(error)));
+                        return;
+                    }
+                };
+                let worker = Rc::new(Worker::new(WorkerId(index), published, access_log, connections));
+                runtime.block_on(run(worker, receiver));
+            })?;
+            starting.recv().map_err(|_gone| io::Error::other("a worker thread ended at start"))??;
+            commands.push(sender);
+        }
+        Ok(Self { commands, connections })
+    }
+
+    /// Number of threads.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.commands.len()
+    }
+
+    /// Begins to accept on one socket per worker. The snapshot that has `slot` must be published already.
+    pub fn open(&self, slot: usize, sockets: Vec<TcpListener>) {
+        for (worker, socket) in self.commands.iter().zip(sockets) {
+            drop(worker.send(Command::Open { slot, socket }));
+        }
+    }
+
+    /// Stops accepting on `slot`: what waits in the accept queue is answered, keep-alive connections end after their
+    /// exchange.
+    pub fn close(&self, slot: usize) {
+        for worker in &self.commands {
+            drop(worker.send(Command::Close { slot }));
+        }
+    }
+
+    /// Ends everything, letting exchanges finish `within` that time. Returns the number of connections cut.
+    pub async fn drain(&self, within: Duration) -> u64 {
+        let waits: Vec<_> = self
+            .commands
+            .iter()
+            .map(|worker| {
+                let (done, wait) = oneshot::channel();
+                drop(worker.send(Command::Drain { within, done }));
+                wait
+            })
+            .collect();
+        let mut cut = 0;
+        for wait in waits {
+            cut += wait.await.unwrap_or_default();
+        }
+        cut
+    }
+
+    /// Visitor connections open now.
+    #[must_use]
+    pub fn connections(&self) -> u64 {
+        self.connections.sum(|count| count)
+    }
+}
+
+/// What the tasks of one thread share.
+#[derive(Debug)]
+pub struct Worker {
+    /// Which copy of the counters is ours.
+    pub id: WorkerId,
+    /// Free read buffers.
+    pub buffers: Buffers,
+    /// Warm upstream connections.
+    pub idle: IdleConnections,
+    /// Where access-log lines go.
+    pub access_log: AccessLogHandle,
+    /// What was learnt from frps's 404 pages.
+    pub absences: RefCell<Absences>,
+    /// Randomness for policies and splits.
+    pub rng: RefCell<Rng>,
+    snapshot: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
+    #[expect(clippy::vec_box, reason = "a connection's task holds and moves a pointer only")]
+    scratch: RefCell<Vec<Box<Scratch>>>,
+    policies: RefCell<Vec<Option<PolicyState>>>,
+    connections: Arc<Shards<Counter>>,
+    open: RefCell<HashMap<u64, (Rc<Presence>, AbortHandle), foldhash::fast::RandomState>>,
+    next_connection: Cell<u64>,
+    draining: Cell<bool>,
+    closed_slots: RefCell<HashSet<usize>>,
+    last_complaint: RefCell<HashMap<&'static str, (Instant, u64)>>,
+}
+
+/// What the worker knows of one visitor's connection.
+#[derive(Debug, Default)]
+pub struct Presence {
+    /// No exchange is going on.
+    pub idle: Cell<bool>,
+    /// The connection is to end after its exchange.
+    pub closing: Cell<bool>,
+    slot: Cell<usize>,
+}
+
+/// Unused scratch kept per worker.
+const KEEP_SCRATCH: usize = 64;
+
+impl Worker {
+    fn new(
+        id: WorkerId,
+        published: Published,
+        access_log: AccessLogHandle,
+        connections: Arc<Shards<Counter>>,
+    ) -> Self {
+        let seed = foldhash::fast::RandomState::default();
+        let seed = std::hash::BuildHasher::hash_one(&seed, id.0);
+        Self {
+            id,
+            buffers: Buffers::default(),
+            idle: IdleConnections::default(),
+            access_log,
+            absences: RefCell::default(),
+            rng: RefCell::new(Rng::seeded(seed)),
+            snapshot: RefCell::new(Cache::new(published)),
+            scratch: RefCell::default(),
+            policies: RefCell::default(),
+            connections,
+            open: RefCell::default(),
+            next_connection: Cell::new(0),
+            draining: Cell::new(false),
+            closed_slots: RefCell::default(),
+            last_complaint: RefCell::default(),
+        }
+    }
+
+    /// The present snapshot.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(self.snapshot.borrow_mut().load())
+    }
+
+    /// Working memory for one exchange.
+    pub fn take_scratch(&self) -> Box<Scratch> {
+        self.scratch.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Takes working memory back.
+    pub fn give_back(&self, scratch: Box<Scratch>) {
+        let mut free = self.scratch.borrow_mut();
+        if free.len() < KEEP_SCRATCH && scratch.is_modest() {
+            free.push(scratch);
+        }
+    }
+
+    /// Runs `work` on this worker's policy state for `pool`.
+    pub fn with_policy<T>(
+        &self,
+        pool: &crate::snapshot::Pool,
+        work: impl FnOnce(&mut PolicyState) -> T,
+    ) -> T {
+        let mut policies = self.policies.borrow_mut();
+        if policies.len() <= pool.slot {
+            policies.resize_with(pool.slot + 1, || None);
+        }
+        work(policies[pool.slot].get_or_insert_with(|| PolicyState::new(pool)))
+    }
+
+    /// Whether the process or this listener is shutting down.
+    #[must_use]
+    pub fn is_closing(&self, slot: usize) -> bool {
+        self.draining.get() || self.closed_slots.borrow().contains(&slot)
+    }
+
+    /// Registers a connection and its task.
+    pub fn enter(&self, slot: usize, task: impl FnOnce(Rc<Presence>, u64) -> AbortHandle) {
+        let number = self.next_connection.get();
+        self.next_connection.set(number + 1);
+        let presence = Rc::new(Presence::default());
+        presence.slot.set(slot);
+        presence.closing.set(self.is_closing(slot));
+        let handle = task(Rc::clone(&presence), number);
+        self.connections.of(self.id).inc();
+        self.open.borrow_mut().insert(number, (presence, handle));
+    }
+
+    /// Forgets a connection.
+    pub fn leave(&self, number: u64) {
+        if self.open.borrow_mut().remove(&number).is_some() {
+            self.connections.of(self.id).dec();
+        }
+    }
+
+    /// Says how often something may be logged: `Some(suppressed since the last time)` at most once a second per `what`.
+    pub fn may_complain(&self, what: &'static str) -> Option<u64> {
+        let mut all = self.last_complaint.borrow_mut();
+        let now = Instant::now();
+        match all.get_mut(what) {
+            Some((at, suppressed)) if now.duration_since(*at) < Duration::from_secs(1) => {
+                *suppressed += 1;
+                None
+            }
+            Some((at, suppressed)) => {
+                *at = now;
+                Some(std::mem::take(suppressed))
+            }
+            None => {
+                all.insert(what, (now, 0));
+                Some(0)
+            }
+        }
+    }
+
+    fn tell_to_close(&self, chosen: impl Fn(&Presence) -> bool) {
+        for (presence, _) in self.open.borrow().values() {
+            if chosen(presence) {
+                presence.closing.set(true);
+            }
+        }
+    }
+
+    fn cut(&self, chosen: impl Fn(&Presence) -> bool) -> u64 {
+        let handles: Vec<_> = self
+            .open
+            .borrow()
+            .values()
+            .filter(|(presence, _)| chosen(presence))
+            .map(|(_, handle)| handle.clone())
+            .collect();
+        for handle in &handles {
+            handle.abort();
+        }
+        handles.len() as u64
+    }
+
+    fn sweep(&self) {
+        let snapshot = self.snapshot();
+        let known: HashSet<u64> = snapshot
+            .pools
+            .iter()
+            .flat_map(|pool| pool.members.iter().map(|member| member.endpoint.number))
+            .collect();
+        let now = clock::now();
+        self.idle.sweep(now, |endpoint| known.contains(&endpoint));
+        self.absences.borrow_mut().forget_expired(now);
+    }
+}
+
+async fn run(worker: Rc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>) {
+    let mut stops: HashMap<usize, Vec<Rc<Stop>>> = HashMap::new();
+    let mut sweep = tokio::time::interval(SWEEP);
+    loop {
+        let command = tokio::select! {
+            command = commands.recv() => command,
+            _ = sweep.tick() => {
+                worker.sweep();
+                continue;
+            }
+        };
+        match command {
+            None => return,
+            Some(Command::Open { slot, socket }) => {
+                let stop = Rc::new(Stop::default());
+                stops.entry(slot).or_default().push(Rc::clone(&stop));
+                worker.closed_slots.borrow_mut().remove(&slot);
+                spawn_local(listener::accept(Rc::clone(&worker), socket, slot, stop));
+            }
+            Some(Command::Close { slot }) => {
+                for stop in stops.remove(&slot).unwrap_or_default() {
+                    stop.stop();
+                }
+                worker.closed_slots.borrow_mut().insert(slot);
+                worker.tell_to_close(|presence| presence.slot.get() == slot);
+                let worker = Rc::clone(&worker);
+                spawn_local(async move {
+                    tokio::time::sleep(IDLE_GRACE).await;
+                    worker.cut(|presence| {
+                        presence.slot.get() == slot && presence.closing.get() && presence.idle.get()
+                    });
+                });
+            }
+            Some(Command::Drain { within, done }) => {
+                for stop in stops.drain().flat_map(|(_, stops)| stops) {
+                    stop.stop();
+                }
+                spawn_local(drain(Rc::clone(&worker), within, done));
+            }
+        }
+    }
+}
+
+/// Lets exchanges end, then cuts what is left.
+async fn drain(worker: Rc<Worker>, within: Duration, done: oneshot::Sender<u64>) {
+    worker.draining.set(true);
+    worker.tell_to_close(|_| true);
+    let begun = Instant::now();
+    let grace = IDLE_GRACE.min(within);
+    loop {
+        if begun.elapsed() >= grace {
+            worker.cut(|presence| presence.idle.get());
+        }
+        if worker.open.borrow().is_empty() && begun.elapsed() >= Duration::from_millis(20).min(within) {
+            break;
+        }
+        if begun.elapsed() >= within {
+            let cut = worker.cut(|_| true);
+            report(done, cut);
+            return;
+        }
+        tokio::time::sleep(DRAIN_POLL).await;
+    }
+    report(done, 0);
+}
+
+/// Whoever asked may have stopped waiting.
+fn report(done: oneshot::Sender<u64>, cut: u64) {
+    if done.send(cut).is_err() {
+        tracing::debug!("nobody waits for the drain");
+    }
+}

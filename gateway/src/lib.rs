@@ -1,0 +1,18 @@
+//! `frp-gateway`: load balancing in front of a fleet of FRP servers.
+//!
+//! Reading order: [`snapshot`] (what a request sees), [`data`] (the request path, `docs/request-path.md`),
+//! [`http1`] (the codec under it), [`control`] (events → reducer → snapshot), [`frps`] and [`health`] (where events come
+//! from), [`admin`], [`telemetry`], [`lifecycle`] (start, signals, drain), [`cli`].
+
+pub mod admin;
+pub mod cli;
+pub mod clock;
+pub mod control;
+pub mod data;
+pub mod error;
+pub mod frps;
+pub mod health;
+pub mod http1;
+pub mod lifecycle;
+pub mod snapshot;
+pub mod telemetry;

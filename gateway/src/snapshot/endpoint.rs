@@ -1,0 +1,194 @@
+//! A thing a request can be sent to, with everything that must outlive the snapshot naming it.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use lb_algos::Tick;
+
+use crate::telemetry::{
+    shard::{Padded, Shards},
+    stats::EndpointShard,
+};
+
+/// Identity of a vhost endpoint. A changed address is another endpoint: nothing learnt about the old one holds.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EndpointId {
+    /// Name of the frps.
+    pub frps: Arc<str>,
+    /// Host as configured (IP or DNS name).
+    pub host: Arc<str>,
+    /// vhost port.
+    pub port: u16,
+}
+
+impl EndpointId {
+    /// The vhost endpoint of `frps`; `None` when it has no vhost port.
+    #[must_use]
+    pub fn of(frps: &frp_gateway_config::model::Frps) -> Option<Self> {
+        let port = frps.vhost_http_port?;
+        Some(Self { frps: frps.name.as_str().into(), host: frps.host.as_str().into(), port })
+    }
+}
+
+/// Live state of one endpoint. Shared by every snapshot and pool that names it.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// Identity.
+    pub id: EndpointId,
+    /// Process-unique number: what policies and connection pools key on.
+    pub number: u64,
+    /// Addresses that `id.host` resolves to; the resolver replaces them. May be empty: not resolved yet.
+    pub addresses: ArcSwap<Vec<SocketAddr>>,
+    /// Per-worker counters.
+    pub stats: Shards<EndpointShard>,
+    in_flight: Padded<AtomicU32>,
+    /// Nanosecond tick until which no request is sent here after a failed connect; 0 = none.
+    down_until: AtomicU64,
+    /// Failed connects in a row; sets how long `down_until` reaches.
+    connect_failures: AtomicU32,
+}
+
+/// `fail_timeout` doubles at most this many times (so 8 ×).
+const MAX_BACKOFF_DOUBLINGS: u32 = 3;
+
+impl Endpoint {
+    /// A new endpoint of which nothing is known.
+    #[must_use]
+    pub fn new(id: EndpointId, number: u64, workers: usize) -> Self {
+        let addresses = id.host.parse().map(|ip| vec![SocketAddr::new(ip, id.port)]).unwrap_or_default();
+        Self {
+            id,
+            number,
+            addresses: ArcSwap::from_pointee(addresses),
+            stats: Shards::new(workers),
+            in_flight: Padded::default(),
+            down_until: AtomicU64::new(0),
+            connect_failures: AtomicU32::new(0),
+        }
+    }
+
+    /// Name in metrics and logs: that of the frps.
+    #[must_use]
+    pub fn label(&self) -> &str {
+        &self.id.frps
+    }
+
+    /// Requests sent here and not yet ended, over all workers and snapshots.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.0.load(Relaxed)
+    }
+
+    /// Counts a request as in flight until the guard is dropped, whatever happens to it.
+    #[must_use]
+    pub fn begin(self: &Arc<Self>) -> InFlight {
+        self.in_flight.0.fetch_add(1, Relaxed);
+        InFlight(Arc::clone(self))
+    }
+
+    /// Whether a failed connect keeps requests away at `now`.
+    #[must_use]
+    pub fn is_down(&self, now: Tick) -> bool {
+        self.down_until.load(Relaxed) > now.as_nanos()
+    }
+
+    /// A connect failed: stay away for `fail_timeout`, doubled with each further failure up to 8 ×.
+    ///
+    /// Returns whether this is news (the endpoint was not down).
+    pub fn connect_failed(&self, now: Tick, fail_timeout: Duration) -> bool {
+        let was_down = self.is_down(now);
+        let failures = self.connect_failures.fetch_add(1, Relaxed).min(MAX_BACKOFF_DOUBLINGS);
+        let out = u64::try_from(fail_timeout.as_nanos()).unwrap_or(u64::MAX).saturating_mul(1 << failures);
+        self.down_until.store(now.as_nanos().saturating_add(out), Relaxed);
+        !was_down
+    }
+
+    /// A connect came up: the past is forgotten. Returns whether this is news.
+    pub fn connect_succeeded(&self) -> bool {
+        // The common case must not write to the shared line.
+        if self.connect_failures.load(Relaxed) == 0 {
+            return false;
+        }
+        self.connect_failures.store(0, Relaxed);
+        self.down_until.swap(0, Relaxed) != 0
+    }
+}
+
+/// One request in flight; the count falls when this is dropped.
+#[derive(Debug)]
+pub struct InFlight(Arc<Endpoint>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Verdict of a pool's health checks on one endpoint. Starts healthy: a gateway that has just started must serve.
+#[derive(Debug)]
+pub struct Verdict {
+    healthy: AtomicBool,
+}
+
+impl Default for Verdict {
+    fn default() -> Self {
+        Self { healthy: AtomicBool::new(true) }
+    }
+}
+
+impl Verdict {
+    /// Present verdict.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        self.healthy.load(Relaxed)
+    }
+
+    /// New verdict; returns whether it changed.
+    pub fn set(&self, healthy: bool) -> bool {
+        self.healthy.swap(healthy, Relaxed) != healthy
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint() -> Arc<Endpoint> {
+        let id = EndpointId { frps: "a".into(), host: "127.0.0.1".into(), port: 80 };
+        Arc::new(Endpoint::new(id, 1, 2))
+    }
+
+    #[test]
+    fn in_flight_falls_when_the_guard_is_dropped() {
+        let endpoint = endpoint();
+        let (one, two) = (endpoint.begin(), endpoint.begin());
+        assert_eq!(endpoint.in_flight(), 2);
+        drop(one);
+        assert_eq!(endpoint.in_flight(), 1);
+        drop(two);
+        assert_eq!(endpoint.in_flight(), 0);
+    }
+
+    #[test]
+    fn failed_connects_keep_requests_away_for_longer_each_time_and_success_forgets() {
+        let (endpoint, second) = (endpoint(), Duration::from_secs(1));
+        let at = |ms: u64| Tick::from_nanos(ms * 1_000_000);
+        assert!(endpoint.connect_failed(at(0), second), "first failure is news");
+        assert!(endpoint.is_down(at(999)) && !endpoint.is_down(at(1000)));
+        assert!(endpoint.connect_failed(at(1000), second));
+        assert!(endpoint.is_down(at(2999)) && !endpoint.is_down(at(3000)));
+        for _ in 0..40 {
+            endpoint.connect_failed(at(3000), second);
+        }
+        assert!(endpoint.is_down(at(10_999)) && !endpoint.is_down(at(11_000)), "at most 8 ×");
+        assert!(endpoint.connect_succeeded(), "being back is news");
+        assert!(!endpoint.is_down(at(3001)) && !endpoint.connect_succeeded());
+    }
+}

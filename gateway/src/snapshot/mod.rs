@@ -1,0 +1,41 @@
+//! One immutable, compiled state of everything a request needs, published by one writer.
+//!
+//! A request loads the snapshot once and keeps it to its end, so it never sees half a reload. Whatever must survive
+//! a reload (in-flight counts, verdicts, counters) hangs on an identity ([`endpoint::EndpointId`], a pool's or
+//! listener's name) and is shared by `Arc` between snapshots.
+
+pub mod endpoint;
+pub mod listener;
+pub mod pool;
+pub mod router;
+pub mod tunnels;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+pub use self::{
+    endpoint::{Endpoint, EndpointId, InFlight, Verdict},
+    listener::Listener,
+    pool::{Member, Pool},
+    router::{Route, Router, Split},
+    tunnels::Tunnels,
+};
+
+/// A compiled state.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// Number of the configuration it came from; grows with every accepted reload.
+    pub generation: u64,
+    /// By [`Listener::slot`]; `None` where a listener went away.
+    pub listeners: Vec<Option<Arc<Listener>>>,
+    /// All routes, in file order.
+    pub routes: Vec<Arc<Route>>,
+    /// All pools, in file order.
+    pub pools: Vec<Arc<Pool>>,
+    /// Which frps holds which host, as far as their admin APIs tell.
+    pub tunnels: Arc<Tunnels>,
+}
+
+/// Where the writer stores and the workers load snapshots.
+pub type Published = Arc<ArcSwap<Snapshot>>;

@@ -1,0 +1,259 @@
+//! host → path → method, headers, query → route. Compiled once, read by every request.
+//!
+//! Precedence is that of the Kubernetes Gateway API (HTTPRoute): the most specific host, then an exact path, then
+//! regular expressions and the longest prefix, then a method condition, then more headers, then more query
+//! parameters, then file order. A host whose routes don't match falls through to the less specific one, as in frps.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use frp_gateway_config::model;
+use regex::bytes::Regex;
+
+use super::pool::Pool;
+use crate::telemetry::stats::SplitStats;
+
+/// A compiled route.
+#[derive(Debug)]
+pub struct Route {
+    /// Name: label in metrics and logs.
+    pub name: Arc<str>,
+    /// Longest wait for a response head, over all attempts.
+    pub timeout: Option<Duration>,
+    /// Where requests go.
+    pub splits: Vec<Split>,
+    /// Sum of the splits' weights.
+    pub total_weight: u32,
+    path: Path,
+    methods: Vec<Box<[u8]>>,
+    headers: Vec<Condition>,
+    query: Vec<Condition>,
+}
+
+/// One pool of a route with its share.
+#[derive(Debug)]
+pub struct Split {
+    /// The pool.
+    pub pool: Arc<Pool>,
+    /// Share; 0 = none.
+    pub weight: u32,
+    /// Counters of this route with this pool; survive reloads.
+    pub stats: Arc<SplitStats>,
+}
+
+#[derive(Debug)]
+enum Path {
+    Exact(Box<[u8]>),
+    Regex(Regex),
+    Prefix(Box<[u8]>),
+}
+
+#[derive(Debug)]
+struct Condition {
+    name: Box<[u8]>,
+    value: Value,
+}
+
+#[derive(Debug)]
+enum Value {
+    Exact(Box<[u8]>),
+    Regex(Regex),
+    Present,
+}
+
+/// What a route looks at. Implemented by the data plane over the parsed head.
+pub trait Request {
+    /// Lower case, without port and trailing dot.
+    fn host(&self) -> &str;
+    /// Without the query.
+    fn path(&self) -> &[u8];
+    /// Without `?`.
+    fn query(&self) -> Option<&[u8]>;
+    /// As sent.
+    fn method(&self) -> &[u8];
+    /// Calls `test` with each value of the header field `name` until one fits.
+    fn any_header(&self, name: &[u8], test: &mut dyn FnMut(&[u8]) -> bool) -> bool;
+}
+
+/// All routes of one listener.
+#[derive(Debug, Default)]
+pub struct Router {
+    exact: HashMap<Box<str>, Vec<Arc<Route>>, foldhash::fast::RandomState>,
+    /// By suffix with its leading dot.
+    wildcard: HashMap<Box<str>, Vec<Arc<Route>>, foldhash::fast::RandomState>,
+    any: Vec<Arc<Route>>,
+}
+
+/// A regular expression of the configuration that doesn't compile. The configuration checks this first.
+pub type BadRegex = regex::Error;
+
+impl Route {
+    /// Compiles the conditions of `route`.
+    ///
+    /// # Errors
+    /// A regular expression doesn't compile.
+    pub fn compile(route: &model::Route, splits: Vec<Split>) -> Result<Self, BadRegex> {
+        let conditions =
+            |list: &[model::ValueMatch]| list.iter().map(Condition::compile).collect::<Result<_, _>>();
+        Ok(Self {
+            name: route.name.as_str().into(),
+            timeout: route.timeout,
+            total_weight: splits.iter().fold(0, |sum, split| sum.saturating_add(split.weight)),
+            splits,
+            path: match &route.matches.path {
+                model::PathMatch::Exact(path) => Path::Exact(path.as_bytes().into()),
+                model::PathMatch::Prefix(path) => Path::Prefix(path.trim_end_matches('/').as_bytes().into()),
+                model::PathMatch::Regex(regex) => Path::Regex(whole(regex)?),
+            },
+            methods: route.matches.methods.iter().map(|method| method.as_bytes().into()).collect(),
+            headers: conditions(&route.matches.headers)?,
+            query: conditions(&route.matches.query)?,
+        })
+    }
+
+    /// Whether everything but the host fits.
+    fn fits(&self, request: &impl Request) -> bool {
+        self.path.fits(request.path())
+            && (self.methods.is_empty() || self.methods.iter().any(|method| **method == *request.method()))
+            && self.headers.iter().all(|condition| {
+                request.any_header(&condition.name, &mut |value| condition.value.fits(value))
+            })
+            && self.query.iter().all(|condition| {
+                parameters(request.query().unwrap_or_default())
+                    .find(|(name, _)| *name == &*condition.name)
+                    .is_some_and(|(_, value)| condition.value.fits(value))
+            })
+    }
+
+    /// Sorts the most specific first.
+    fn precedence(&self) -> impl Ord + use<> {
+        let (kind, length) = match &self.path {
+            Path::Exact(path) => (0, path.len()),
+            Path::Regex(regex) => (1, regex.as_str().len()),
+            Path::Prefix(path) => (2, path.len()),
+        };
+        let most = |n: usize| std::cmp::Reverse(n);
+        (kind, most(length), self.methods.is_empty(), most(self.headers.len()), most(self.query.len()))
+    }
+
+    /// Picks a split by its share; `draw(n)` returns a number below `n`. `None` when all shares are 0.
+    pub fn split(&self, draw: impl FnOnce(u32) -> u32) -> Option<&Split> {
+        if let [only] = self.splits.as_slice() {
+            return (only.weight > 0).then_some(only);
+        }
+        if self.total_weight == 0 {
+            return None;
+        }
+        let mut left = draw(self.total_weight);
+        self.splits.iter().find(|split| {
+            let chosen = left < split.weight;
+            left = left.saturating_sub(split.weight);
+            chosen
+        })
+    }
+}
+
+impl Router {
+    /// Files `routes` (in file order) under their hosts.
+    #[must_use]
+    pub fn new(routes: impl IntoIterator<Item = (Vec<model::HostMatch>, Arc<Route>)>) -> Self {
+        let mut router = Self::default();
+        for (hosts, route) in routes {
+            if hosts.is_empty() {
+                router.any.push(Arc::clone(&route));
+            }
+            for host in hosts {
+                let list = match host {
+                    model::HostMatch::Exact(name) => router.exact.entry(name.into()).or_default(),
+                    model::HostMatch::Wildcard(suffix) => {
+                        router.wildcard.entry(format!(".{suffix}").into()).or_default()
+                    }
+                };
+                list.push(Arc::clone(&route));
+            }
+        }
+        for list in router.exact.values_mut().chain(router.wildcard.values_mut()).chain([&mut router.any]) {
+            list.sort_by_cached_key(|route| route.precedence()); // stable: file order is the last tie-break
+        }
+        router
+    }
+
+    /// The route of a request.
+    pub fn find(&self, request: &impl Request) -> Option<&Arc<Route>> {
+        let host = request.host();
+        let fit = |list: &'_ Vec<Arc<Route>>| list.iter().position(|route| route.fits(request));
+        if let Some(list) = self.exact.get(host)
+            && let Some(index) = fit(list)
+        {
+            return list.get(index);
+        }
+        if !self.wildcard.is_empty() {
+            for (dot, _) in host.match_indices('.') {
+                if let Some(list) = self.wildcard.get(&host[dot..])
+                    && let Some(index) = fit(list)
+                {
+                    return list.get(index);
+                }
+            }
+        }
+        self.any.get(fit(&self.any)?)
+    }
+
+    /// Number of distinct hosts.
+    #[must_use]
+    pub fn hosts(&self) -> usize {
+        self.exact.len() + self.wildcard.len()
+    }
+}
+
+impl Path {
+    fn fits(&self, path: &[u8]) -> bool {
+        match self {
+            Self::Exact(exact) => path == &**exact,
+            Self::Regex(regex) => regex.is_match(path),
+            Self::Prefix(prefix) => {
+                // The prefix `/` is stored empty and matches `*` (OPTIONS) too.
+                prefix.is_empty()
+                    || (path.starts_with(prefix) && matches!(path.get(prefix.len()), None | Some(b'/')))
+            }
+        }
+    }
+}
+
+impl Condition {
+    fn compile(condition: &model::ValueMatch) -> Result<Self, BadRegex> {
+        Ok(Self {
+            name: condition.name.as_bytes().into(),
+            value: match &condition.value {
+                model::ValueKind::Exact(value) => Value::Exact(value.as_bytes().into()),
+                model::ValueKind::Regex(regex) => Value::Regex(whole(regex)?),
+                model::ValueKind::Present => Value::Present,
+            },
+        })
+    }
+}
+
+impl Value {
+    fn fits(&self, value: &[u8]) -> bool {
+        match self {
+            Self::Exact(exact) => value == &**exact,
+            Self::Regex(regex) => regex.is_match(value),
+            Self::Present => true,
+        }
+    }
+}
+
+/// Anchors at both ends.
+fn whole(regex: &str) -> Result<Regex, BadRegex> {
+    Regex::new(&format!("^(?:{regex})$"))
+}
+
+/// `name=value` pairs as written; a pair without `=` has an empty value.
+fn parameters(query: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    query.split(|byte| *byte == b'&').map(|pair| match memchr::memchr(b'=', pair) {
+        Some(at) => (&pair[..at], &pair[at + 1..]),
+        None => (pair, &[] as &[u8]),
+    })
+}
+
+#[cfg(test)]
+mod tests;

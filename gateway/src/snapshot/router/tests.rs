@@ -1,0 +1,148 @@
+use super::*;
+
+struct Fake {
+    host: &'static str,
+    path: &'static str,
+    query: Option<&'static str>,
+    method: &'static str,
+    headers: Vec<(&'static str, &'static str)>,
+}
+
+fn get(host: &'static str, path: &'static str) -> Fake {
+    Fake { host, path, query: None, method: "GET", headers: Vec::new() }
+}
+
+impl Request for Fake {
+    fn host(&self) -> &str {
+        self.host
+    }
+    fn path(&self) -> &[u8] {
+        self.path.as_bytes()
+    }
+    fn query(&self) -> Option<&[u8]> {
+        self.query.map(str::as_bytes)
+    }
+    fn method(&self) -> &[u8] {
+        self.method.as_bytes()
+    }
+    fn any_header(&self, name: &[u8], test: &mut dyn FnMut(&[u8]) -> bool) -> bool {
+        self.headers.iter().any(|(n, v)| n.as_bytes() == name && test(v.as_bytes()))
+    }
+}
+
+fn route(name: &str, hosts: &[&str], path: model::PathMatch) -> model::Route {
+    model::Route {
+        name: name.into(),
+        matches: model::RouteMatch {
+            hosts: hosts
+                .iter()
+                .map(|host| match host.strip_prefix("*.") {
+                    Some(suffix) => model::HostMatch::Wildcard(suffix.into()),
+                    None => model::HostMatch::Exact((*host).into()),
+                })
+                .collect(),
+            path,
+            methods: Vec::new(),
+            headers: Vec::new(),
+            query: Vec::new(),
+        },
+        pools: Vec::new(),
+        timeout: None,
+        listeners: Vec::new(),
+    }
+}
+
+fn prefix(path: &str) -> model::PathMatch {
+    model::PathMatch::Prefix(path.into())
+}
+
+fn exact(name: &str) -> model::ValueKind {
+    model::ValueKind::Exact(name.into())
+}
+
+fn router(routes: Vec<model::Route>) -> Router {
+    Router::new(routes.into_iter().map(|route| {
+        let compiled = Route::compile(&route, Vec::new()).expect("test routes compile");
+        (route.matches.hosts, Arc::new(compiled))
+    }))
+}
+
+fn name(router: &Router, request: &Fake) -> Option<String> {
+    router.find(request).map(|route| route.name.to_string())
+}
+
+#[test]
+fn the_most_specific_host_wins_and_falls_through_when_its_routes_do_not_match() {
+    let router = router(vec![
+        route("any", &[], prefix("/")),
+        route("wide", &["*.test"], prefix("/")),
+        route("wild", &["*.shop.test"], prefix("/")),
+        route("exact", &["a.shop.test"], prefix("/api")),
+    ]);
+    let find = |host, path| name(&router, &get(host, path)).expect("there is a route for any host");
+    assert_eq!(find("a.shop.test", "/api"), "exact");
+    assert_eq!(find("a.shop.test", "/"), "wild");
+    assert_eq!(find("x.y.shop.test", "/"), "wild", "a wildcard spans labels");
+    assert_eq!(find("shop.test", "/"), "wide", "a wildcard is never the bare name");
+    assert_eq!(find("test", "/"), "any");
+    assert_eq!(find("", "/"), "any");
+}
+
+#[test]
+fn a_prefix_ends_at_a_segment_boundary() {
+    let router = router(vec![route("api", &[], prefix("/api")), route("slash", &[], prefix("/dir/"))]);
+    for path in ["/api", "/api/", "/api/x"] {
+        assert_eq!(name(&router, &get("h", path)).as_deref(), Some("api"), "{path}");
+    }
+    for path in ["/apix", "/ap", "/", "/API"] {
+        assert_eq!(name(&router, &get("h", path)), None, "{path}");
+    }
+    assert_eq!(name(&router, &get("h", "/dir")).as_deref(), Some("slash"));
+}
+
+#[test]
+fn precedence_is_that_of_the_gateway_api() {
+    let mut by_method = route("method", &[], prefix("/a"));
+    by_method.matches.methods = vec!["POST".into(), "PUT".into()];
+    let mut by_header = route("header", &[], prefix("/a"));
+    by_header.matches.headers = vec![model::ValueMatch { name: "x-v".into(), value: exact("2") }];
+    let mut by_query = route("query", &[], prefix("/a"));
+    by_query.matches.query = vec![model::ValueMatch { name: "q".into(), value: model::ValueKind::Present }];
+    let router = router(vec![
+        route("short", &[], prefix("/")),
+        by_query,
+        route("plain", &[], prefix("/a")),
+        by_header,
+        by_method,
+        route("second", &[], prefix("/a")),
+        route("regex", &[], model::PathMatch::Regex("/a/[0-9]+".into())),
+        route("long", &[], prefix("/a/b")),
+        route("exact", &[], model::PathMatch::Exact("/a/7".into())),
+    ]);
+    let full = |method, path| Fake {
+        host: "h",
+        path,
+        query: Some("z=1&q"),
+        method,
+        headers: vec![("x-v", "1"), ("x-v", "2")],
+    };
+    let find = |request: &Fake| name(&router, request).expect("`/` matches everything");
+    assert_eq!(find(&full("POST", "/a/7")), "exact");
+    assert_eq!(find(&full("POST", "/a/77")), "regex");
+    assert_eq!(find(&full("POST", "/a/77x")), "method", "a regular expression is anchored at both ends");
+    assert_eq!(find(&full("POST", "/a/b")), "long");
+    assert_eq!(find(&full("GET", "/a")), "header", "any of several values may match");
+    assert_eq!(find(&Fake { headers: Vec::new(), ..full("GET", "/a") }), "query");
+    assert_eq!(find(&get("h", "/a")), "plain", "file order is the last tie-break");
+    assert_eq!(find(&get("h", "/z")), "short");
+}
+
+#[test]
+fn a_query_condition_looks_at_the_first_parameter_of_that_name() {
+    let mut only = route("only", &[], prefix("/"));
+    only.matches.query = vec![model::ValueMatch { name: "v".into(), value: exact("1") }];
+    let router = router(vec![only]);
+    let with = |query| name(&router, &Fake { query, ..get("h", "/") }).is_some();
+    assert!(with(Some("a=2&v=1")) && with(Some("v=1&v=2")));
+    assert!(!with(Some("v=2&v=1")) && !with(Some("v")) && !with(Some("")) && !with(None));
+}

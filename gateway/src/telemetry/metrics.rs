@@ -1,0 +1,159 @@
+//! The one table of all metrics. `/metrics` is filled from it ([`collect`]), `docs/reference/metrics.md` is written from
+//! it ([`reference`]), and a test compares.
+
+pub mod collect;
+
+use std::fmt::Write;
+
+use super::shard::LATENCY_BOUNDS;
+
+/// One metric.
+#[derive(Debug, Clone, Copy)]
+pub struct Metric {
+    /// Full name.
+    pub name: &'static str,
+    /// Kind.
+    pub kind: Kind,
+    /// Names of its labels, in order.
+    pub labels: &'static [&'static str],
+    /// What it counts.
+    pub help: &'static str,
+}
+
+/// Kind of a metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows, until the thing it counts for goes away.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Buckets, sum and count.
+    Histogram,
+}
+
+impl Kind {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+macro_rules! table {
+    ($($id:ident: $kind:ident $name:literal [$($label:literal),*] $help:literal)*) => {
+        $(#[doc = $help] pub const $id: Metric =
+            Metric { name: $name, kind: Kind::$kind, labels: &[$($label),*], help: $help };)*
+        /// Every metric of our own, in the order of the reference.
+        pub const TABLE: &[Metric] = &[$($id),*];
+    };
+}
+
+table! {
+    REQUESTS: Counter "frp_gateway_requests_total" ["route", "pool", "endpoint", "class"]
+        "Answers that came from an endpoint, by status class. Only series that were touched are shown."
+    REQUEST_DURATION: Histogram "frp_gateway_request_duration_seconds" ["route", "pool"]
+        "Time from the last byte of a request's head to the last byte of its answer. Only series that were touched are shown."
+    OWN_ANSWERS: Counter "frp_gateway_own_answers_total" ["listener", "class"]
+        "Answers that the gateway made itself, by reason; the same word is in the x-frp-gateway response header."
+    CONNECTIONS_ACCEPTED: Counter "frp_gateway_connections_accepted_total" ["listener"]
+        "Visitors' connections accepted."
+    CONNECTIONS_OPEN: Gauge "frp_gateway_connections_open" ["listener"]
+        "Visitors' connections open now."
+    CONNECTIONS_REFUSED: Counter "frp_gateway_connections_refused_total" ["listener"]
+        "Visitors' connections closed at once because limits.connections was reached."
+    CONNECTIONS_UPGRADED: Gauge "frp_gateway_connections_upgraded" ["listener"]
+        "Visitors' connections that changed protocol (WebSocket) and are open now."
+    EXCHANGES_ABORTED: Counter "frp_gateway_exchanges_aborted_total" ["listener"]
+        "Exchanges cut by the endpoint after the answer had begun."
+    VISITORS_GONE: Counter "frp_gateway_visitors_gone_total" ["listener"]
+        "Visitors who went away before their answer was complete."
+    ENDPOINT_IN_FLIGHT: Gauge "frp_gateway_endpoint_in_flight" ["endpoint"]
+        "Requests at the endpoint that have not ended."
+    ENDPOINT_CONNECTS: Counter "frp_gateway_endpoint_connects_total" ["endpoint"]
+        "New connections to the endpoint that came up."
+    ENDPOINT_REUSES: Counter "frp_gateway_endpoint_reuses_total" ["endpoint"]
+        "Exchanges on a kept connection to the endpoint."
+    ENDPOINT_FAILURES: Counter "frp_gateway_endpoint_failures_total" ["endpoint", "reason"]
+        "Attempts that failed at the endpoint, by reason."
+    ENDPOINT_ABSENT: Counter "frp_gateway_endpoint_absent_total" ["endpoint"]
+        "Answers recognised as the frps's own page for a host without a tunnel."
+    ENDPOINT_UP: Gauge "frp_gateway_endpoint_up" ["pool", "endpoint"]
+        "1 while the pool sends requests to the endpoint; 0 while its health checks fail or its last connect did."
+    POOL_RETRIES: Counter "frp_gateway_pool_retries_total" ["pool"]
+        "Attempts after the first."
+    POOL_EXHAUSTED: Counter "frp_gateway_pool_exhausted_total" ["pool"]
+        "Requests whose attempts or endpoints ran out."
+    CONFIG_LAST_RELOAD_SUCCESSFUL: Gauge "frp_gateway_config_last_reload_successful" []
+        "1 when the last reload succeeded or found nothing new, 0 when it was refused."
+    CONFIG_LAST_RELOAD_SUCCESS: Gauge "frp_gateway_config_last_reload_success_timestamp_seconds" []
+        "Unix time of the last reload that succeeded or found nothing new."
+    CONFIG_RELOADS: Counter "frp_gateway_config_reloads_total" ["result"]
+        "Reloads by result: changed (the first load included), unchanged, refused."
+    CONFIG_GENERATION: Gauge "frp_gateway_config_generation" []
+        "Number of the configuration in force; grows by one with each that differs."
+    FRPS_LISTING_STALE: Gauge "frp_gateway_frps_listing_stale" ["frps"]
+        "1 while the admin API of the frps does not answer and its last listing, if any, is used."
+    FRPS_TUNNELS: Gauge "frp_gateway_frps_tunnels" ["frps"]
+        "Live http tunnels in the listing of the frps in use."
+    ACCESS_LOG_DROPPED: Counter "frp_gateway_access_log_dropped_total" []
+        "Access-log lines lost because their destination was too slow or failed."
+    LOG_DROPPED: Counter "frp_gateway_log_dropped_total" []
+        "Log lines lost because standard error was too slow."
+    BUILD_INFO: Gauge "frp_gateway_build_info" ["version"]
+        "Always 1; the version is the label."
+}
+
+/// What the `prometheus` crate adds about the process.
+const PROCESS: [(&str, Kind, &str); 7] = [
+    ("process_cpu_seconds_total", Kind::Counter, "User and system CPU time, whole seconds."),
+    ("process_max_fds", Kind::Gauge, "Limit of open file descriptors."),
+    ("process_open_fds", Kind::Gauge, "Open file descriptors."),
+    ("process_resident_memory_bytes", Kind::Gauge, "Resident memory."),
+    ("process_start_time_seconds", Kind::Gauge, "Unix time of the start."),
+    ("process_threads", Kind::Gauge, "Threads."),
+    ("process_virtual_memory_bytes", Kind::Gauge, "Virtual memory."),
+];
+
+/// Text of `docs/reference/metrics.md`.
+#[must_use]
+pub fn reference() -> String {
+    let mut text = String::from(
+        "# Metrics\n\n\
+         Generated from the table in `gateway/src/telemetry/metrics.rs`; a test compares. To write it anew: \
+         `UPDATE_GOLDEN=1 cargo test -p frp-gateway metrics`.\n\n\
+         `GET /metrics` on the admin listener. The unit is the last word of the name. Labels hold names from the \
+         configuration, never anything a visitor sent; `endpoint` is the name of its frps. Series appear and vanish with \
+         what they count for; counters survive a reload.\n\n\
+         | name | type | labels | meaning |\n| --- | --- | --- | --- |\n",
+    );
+    let mut row = |name: &str, kind: Kind, labels: &str, help: &str| {
+        writeln!(text, "| `{name}` | {} | {labels} | {help} |", kind.word())
+            .expect("writing to a String cannot fail");
+    };
+    for metric in TABLE {
+        let labels: Vec<_> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+        row(metric.name, metric.kind, &labels.join(", "), metric.help);
+    }
+    for (name, kind, help) in PROCESS {
+        row(name, kind, "", help);
+    }
+    let bounds: Vec<_> = LATENCY_BOUNDS.iter().map(ToString::to_string).collect();
+    let list = |words: &[&str]| words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
+    text += &format!(
+        "\n## Values of bounded labels\n\n\
+         - `class` of `frp_gateway_requests_total`: {}\n\
+         - `class` of `frp_gateway_own_answers_total`: {}\n\
+         - `reason`: {}\n\
+         - Buckets of `frp_gateway_request_duration_seconds`, seconds: {}\n",
+        list(&super::stats::CLASSES),
+        list(&crate::error::ERROR_CLASSES),
+        list(&super::stats::FAILURES),
+        bounds.join(", "),
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,263 @@
+//! Reads the live counters when somebody scrapes. Nothing is registered per series, so what a reload removes is gone.
+
+use std::{collections::HashSet, time::UNIX_EPOCH};
+
+use prometheus::{
+    Encoder, Registry, TextEncoder,
+    core::{Collector, Desc},
+    process_collector::ProcessCollector,
+    proto,
+};
+
+use super::{Kind, Metric, TABLE};
+use crate::{
+    clock,
+    control::task::Board,
+    data::access_log::AccessLogHandle,
+    error::ERROR_CLASSES,
+    snapshot::{Endpoint, Published, Snapshot},
+    telemetry::{
+        log,
+        shard::{Counter, LATENCY_BOUNDS, Shards},
+        stats::{CLASSES, FAILURES, ListenerShard},
+    },
+};
+
+/// All that `/metrics` shows.
+#[derive(Debug)]
+pub struct Metrics(Registry);
+
+impl Metrics {
+    /// Reads from these when scraped.
+    ///
+    /// # Errors
+    /// The table has a name that Prometheus doesn't allow, or one twice.
+    pub fn new(
+        published: Published,
+        board: Board,
+        access_log: AccessLogHandle,
+    ) -> Result<Self, prometheus::Error> {
+        let descs = TABLE.iter().map(|metric| {
+            let labels = metric.labels.iter().map(ToString::to_string).collect();
+            Desc::new(metric.name.into(), metric.help.into(), labels, std::collections::HashMap::new())
+        });
+        let gateway = Gateway { published, board, access_log, descs: descs.collect::<Result<_, _>>()? };
+        let registry = Registry::new();
+        registry.register(Box::new(gateway))?;
+        registry.register(Box::new(ProcessCollector::for_self()))?;
+        Ok(Self(registry))
+    }
+
+    /// The text format, version 0.0.4.
+    ///
+    /// # Errors
+    /// A family is malformed.
+    pub fn encode(&self) -> Result<Vec<u8>, prometheus::Error> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.0.gather(), &mut text)?;
+        Ok(text)
+    }
+}
+
+struct Gateway {
+    published: Published,
+    board: Board,
+    access_log: AccessLogHandle,
+    descs: Vec<Desc>,
+}
+
+impl Collector for Gateway {
+    fn desc(&self) -> Vec<&Desc> {
+        self.descs.iter().collect()
+    }
+
+    fn collect(&self) -> Vec<proto::MetricFamily> {
+        let snapshot = self.published.load();
+        let mut families = Families::default();
+        routes(&mut families, &snapshot);
+        listeners(&mut families, &snapshot);
+        pools(&mut families, &snapshot);
+        self.process(&mut families);
+        families.finish()
+    }
+}
+
+fn routes(families: &mut Families, snapshot: &Snapshot) {
+    for route in &snapshot.routes {
+        for (index, split) in route.splits.iter().enumerate() {
+            let pool = &*split.pool.name;
+            if route.splits[..index].iter().any(|before| &*before.pool.name == pool) {
+                continue; // named twice, counted once
+            }
+            for (member, requests) in split.pool.members.iter().zip(&split.stats.requests) {
+                for (at, class) in CLASSES.iter().enumerate() {
+                    let count = requests.sum(|shard| &shard.by_class[at]);
+                    if count > 0 {
+                        families.add(
+                            super::REQUESTS,
+                            &[&route.name, pool, member.endpoint.label(), class],
+                            count,
+                        );
+                    }
+                }
+            }
+            let (mut buckets, mut sum_ns) = ([0; LATENCY_BOUNDS.len() + 1], 0);
+            for shard in split.stats.latency.iter() {
+                shard.add_to(&mut buckets, &mut sum_ns);
+            }
+            if buckets.iter().any(|count| *count > 0) {
+                families.add_histogram(super::REQUEST_DURATION, &[&route.name, pool], &buckets, sum_ns);
+            }
+        }
+    }
+}
+
+fn listeners(families: &mut Families, snapshot: &Snapshot) {
+    for listener in snapshot.listeners.iter().flatten() {
+        let name = &*listener.name;
+        let sum = |counter: fn(&ListenerShard) -> &Counter| listener.stats.sum(counter);
+        families.add(super::CONNECTIONS_ACCEPTED, &[name], sum(|shard| &shard.accepted));
+        families.add(super::CONNECTIONS_OPEN, &[name], sum(|shard| &shard.open));
+        families.add(super::CONNECTIONS_REFUSED, &[name], sum(|shard| &shard.refused));
+        families.add(super::CONNECTIONS_UPGRADED, &[name], sum(|shard| &shard.upgraded));
+        families.add(super::EXCHANGES_ABORTED, &[name], sum(|shard| &shard.aborted));
+        families.add(super::VISITORS_GONE, &[name], sum(|shard| &shard.visitor_gone));
+        for (at, class) in ERROR_CLASSES.iter().enumerate() {
+            let count = listener.stats.sum(|shard| &shard.own_answers[at]);
+            families.add(super::OWN_ANSWERS, &[name, class], count);
+        }
+    }
+}
+
+fn pools(families: &mut Families, snapshot: &Snapshot) {
+    let (now, mut seen) = (clock::now(), HashSet::new());
+    for pool in &snapshot.pools {
+        families.add(super::POOL_RETRIES, &[&pool.name], pool.stats.sum(|shard| &shard.retries));
+        families.add(super::POOL_EXHAUSTED, &[&pool.name], pool.stats.sum(|shard| &shard.exhausted));
+        for member in &pool.members {
+            let endpoint = &member.endpoint;
+            let up = member.verdict.is_healthy() && !endpoint.is_down(now);
+            families.add(super::ENDPOINT_UP, &[&pool.name, endpoint.label()], u64::from(up));
+            if seen.insert(endpoint.number) {
+                endpoint_counters(families, endpoint);
+            }
+        }
+    }
+}
+
+fn endpoint_counters(families: &mut Families, endpoint: &Endpoint) {
+    let (name, stats): (_, &Shards<_>) = (endpoint.label(), &endpoint.stats);
+    families.add(super::ENDPOINT_IN_FLIGHT, &[name], endpoint.in_flight().into());
+    families.add(super::ENDPOINT_CONNECTS, &[name], stats.sum(|shard| &shard.connects));
+    families.add(super::ENDPOINT_REUSES, &[name], stats.sum(|shard| &shard.reuses));
+    families.add(super::ENDPOINT_ABSENT, &[name], stats.sum(|shard| &shard.absent));
+    for (at, reason) in FAILURES.iter().enumerate() {
+        families.add(super::ENDPOINT_FAILURES, &[name, reason], stats.sum(|shard| &shard.failures[at]));
+    }
+}
+
+impl Gateway {
+    fn process(&self, families: &mut Families) {
+        let state = self.board.load();
+        let reloads = &state.reloads;
+        families.add(super::CONFIG_GENERATION, &[], state.generation);
+        let successful = reloads.last_try.is_some() && reloads.faults.is_empty();
+        families.add(super::CONFIG_LAST_RELOAD_SUCCESSFUL, &[], u64::from(successful));
+        if let Some(at) = reloads.last_success {
+            let seconds = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+            families.add(super::CONFIG_LAST_RELOAD_SUCCESS, &[], seconds);
+        }
+        families.add(super::CONFIG_RELOADS, &["changed"], reloads.changed);
+        families.add(super::CONFIG_RELOADS, &["unchanged"], reloads.unchanged);
+        families.add(super::CONFIG_RELOADS, &["refused"], reloads.failed);
+        for (name, frps) in &state.frps {
+            families.add(super::FRPS_LISTING_STALE, &[name], u64::from(frps.is_stale()));
+            families.add(super::FRPS_TUNNELS, &[name], frps.tunnels() as u64);
+        }
+        families.add(super::ACCESS_LOG_DROPPED, &[], self.access_log.dropped());
+        families.add(super::LOG_DROPPED, &[], log::dropped());
+        families.add(super::BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1);
+    }
+}
+
+/// Families in the making.
+#[derive(Default)]
+struct Families(Vec<(&'static str, proto::MetricFamily)>);
+
+impl Families {
+    #[expect(clippy::cast_precision_loss, reason = "Prometheus knows only f64; exact up to 2^53")]
+    fn add(&mut self, metric: Metric, labels: &[&str], value: u64) {
+        let mut sample = proto::Metric::from_label(pairs(metric, labels));
+        match metric.kind {
+            Kind::Counter => {
+                let mut counter = proto::Counter::default();
+                counter.set_value(value as f64);
+                sample.set_counter(counter);
+            }
+            Kind::Gauge => {
+                let mut gauge = proto::Gauge::default();
+                gauge.set_value(value as f64);
+                sample.set_gauge(gauge);
+            }
+            Kind::Histogram => debug_assert!(false, "{} needs buckets", metric.name),
+        }
+        self.push(metric, sample);
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "104 days of latency are exact to the nanosecond")]
+    fn add_histogram(
+        &mut self,
+        metric: Metric,
+        labels: &[&str],
+        buckets: &[u64; LATENCY_BOUNDS.len() + 1],
+        sum_ns: u64,
+    ) {
+        let mut histogram = proto::Histogram::default();
+        let mut below = 0;
+        let cumulative = LATENCY_BOUNDS.iter().zip(buckets).map(|(bound, count)| {
+            below += count;
+            let mut bucket = proto::Bucket::default();
+            bucket.set_upper_bound(*bound);
+            bucket.set_cumulative_count(below);
+            bucket
+        });
+        histogram.set_bucket(cumulative.collect());
+        histogram.set_sample_count(buckets.iter().sum());
+        histogram.set_sample_sum(sum_ns as f64 / 1e9);
+        let mut sample = proto::Metric::from_label(pairs(metric, labels));
+        sample.set_histogram(histogram);
+        self.push(metric, sample);
+    }
+
+    fn push(&mut self, metric: Metric, sample: proto::Metric) {
+        // Samples of a family mostly come one after the other, so look from the end.
+        let at = self.0.iter().rposition(|(name, _)| *name == metric.name).unwrap_or_else(|| {
+            let mut family = proto::MetricFamily::default();
+            family.set_name(metric.name.into());
+            family.set_help(metric.help.into());
+            family.set_field_type(match metric.kind {
+                Kind::Counter => proto::MetricType::COUNTER,
+                Kind::Gauge => proto::MetricType::GAUGE,
+                Kind::Histogram => proto::MetricType::HISTOGRAM,
+            });
+            self.0.push((metric.name, family));
+            self.0.len() - 1
+        });
+        self.0[at].1.mut_metric().push(sample);
+    }
+
+    fn finish(self) -> Vec<proto::MetricFamily> {
+        self.0.into_iter().map(|(_, family)| family).collect()
+    }
+}
+
+fn pairs(metric: Metric, values: &[&str]) -> Vec<proto::LabelPair> {
+    debug_assert_eq!(metric.labels.len(), values.len(), "labels of {}", metric.name);
+    let pair = |(name, value): (&&str, &&str)| {
+        let mut pair = proto::LabelPair::default();
+        pair.set_name((*name).to_owned());
+        pair.set_value((*value).to_owned());
+        pair
+    };
+    metric.labels.iter().zip(values).map(pair).collect()
+}

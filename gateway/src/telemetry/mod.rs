@@ -1,0 +1,6 @@
+//! What an operator sees: counters, metrics, logs.
+
+pub mod log;
+pub mod metrics;
+pub mod shard;
+pub mod stats;

@@ -1,0 +1,108 @@
+//! What is counted, where: the live counters behind `/metrics`. Names and help texts are in
+//! [`super::metrics`]; this is the storage, resolved when a snapshot is compiled so that a request looks nothing up.
+
+use super::shard::{Counter, Histogram, Shards};
+
+/// Status class of an answer, as the `class` label.
+pub const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// Index into [`CLASSES`].
+#[must_use]
+pub fn class_of(status: u16) -> usize {
+    usize::from((status / 100).clamp(1, 5) - 1)
+}
+
+/// Answers of one endpoint for one route and pool.
+#[derive(Debug, Default)]
+pub struct RequestShard {
+    /// By [`CLASSES`].
+    pub by_class: [Counter; CLASSES.len()],
+}
+
+/// Everything that one (route, pool) pair counts.
+#[derive(Debug)]
+pub struct SplitStats {
+    /// From the request head's last byte to the response's last byte.
+    pub latency: std::sync::Arc<Shards<Histogram>>,
+    /// One per pool member, in the order of `Pool::members`.
+    pub requests: Vec<std::sync::Arc<Shards<RequestShard>>>,
+}
+
+/// What one endpoint counts, over all routes.
+#[derive(Debug, Default)]
+pub struct EndpointShard {
+    /// New connections that came up.
+    pub connects: Counter,
+    /// Exchanges on a kept connection.
+    pub reuses: Counter,
+    /// By [`FAILURES`].
+    pub failures: [Counter; FAILURES.len()],
+    /// Answers recognised as frps's own "no such tunnel" page.
+    pub absent: Counter,
+}
+
+/// Why an attempt failed, as the `reason` label.
+pub const FAILURES: [&str; 7] = [
+    "connect_refused",
+    "connect_timeout",
+    "reset",
+    "closed_early",
+    "response_timeout",
+    "invalid_response",
+    "truncated",
+];
+
+/// Index into [`FAILURES`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// Nothing listens, or no route to it.
+    ConnectRefused,
+    /// The connect took longer than `connect_timeout`.
+    ConnectTimeout,
+    /// The connection broke with an error.
+    Reset,
+    /// The connection ended before a response head.
+    ClosedEarly,
+    /// No response head in time.
+    ResponseTimeout,
+    /// What came is not a response that every parser reads alike.
+    InvalidResponse,
+    /// The body ended before its announced end.
+    Truncated,
+}
+
+impl Failure {
+    /// The `reason` label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        FAILURES[self as usize]
+    }
+}
+
+/// What one pool counts.
+#[derive(Debug, Default)]
+pub struct PoolShard {
+    /// Attempts after the first.
+    pub retries: Counter,
+    /// Requests whose attempts or endpoints ran out.
+    pub exhausted: Counter,
+}
+
+/// What one listener counts.
+#[derive(Debug, Default)]
+pub struct ListenerShard {
+    /// Connections accepted.
+    pub accepted: Counter,
+    /// Connections open now (the sum over workers is the gauge).
+    pub open: Counter,
+    /// Connections closed at once because `limits.connections` was reached.
+    pub refused: Counter,
+    /// Answers that the gateway made itself, by [`crate::error::ERROR_CLASSES`].
+    pub own_answers: [Counter; crate::error::ERROR_CLASSES.len()],
+    /// Connections that changed protocol and are open now.
+    pub upgraded: Counter,
+    /// Exchanges that were cut after the response had begun.
+    pub aborted: Counter,
+    /// Visitors who went away before their answer was complete.
+    pub visitor_gone: Counter,
+}
