@@ -40,7 +40,7 @@ pub struct Admin {
 /// Process-wide settings.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Runtime {
-    /// Data-plane threads; default: the number of usable cores. Fixed at start.
+    /// Data-plane threads, fixed at start. 0 (the default) = the number of usable cores, which the gateway finds out.
     pub workers: usize,
     /// How long a drain (SIGTERM, a removed listener) may take. Default 30 s.
     pub drain_timeout: Duration,

@@ -3,6 +3,7 @@
 //! Reading order: [`event`], [`state`], [`effect`], [`reducer`] (pure, the decisions), [`compile`] (pure, state →
 //! snapshot), [`task`] (runs it all), [`reload`] (file → event), [`resolve`] (names → addresses).
 
+pub mod announce;
 pub mod compile;
 pub mod directory;
 pub mod effect;

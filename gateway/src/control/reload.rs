@@ -61,9 +61,19 @@ pub fn load(path: &Path) -> Result<Accepted, Vec<Fault>> {
     let loaded = frp_gateway_config::load(&text, &name, &System);
     let faults = loaded.diagnostics.iter().map(Fault::of).collect();
     match loaded.config {
-        Some(config) => Ok(Accepted { config: Arc::new(config), warnings: faults }),
+        Some(mut config) => {
+            if config.runtime.workers == 0 {
+                config.runtime.workers = usable_cores();
+            }
+            Ok(Accepted { config: Arc::new(config), warnings: faults })
+        }
         None => Err(faults),
     }
+}
+
+/// What `runtime.workers` is when the file doesn't say: the cores this process may use (affinity and cgroup quota).
+fn usable_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
 impl Fault {

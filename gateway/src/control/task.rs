@@ -13,7 +13,6 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use frp_gateway_config::diff::SectionChanges;
 use lb_algos::Rng;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -22,9 +21,10 @@ use tokio::{
 };
 
 use super::{
+    announce::{announce, warn},
     compile::{Compiled, Identities, compile},
     directory,
-    effect::{Effect, Notice, ProbeKey},
+    effect::{Effect, ProbeKey},
     event::Event,
     reducer::{Step, reduce},
     reload::{self, Accepted},
@@ -284,7 +284,7 @@ impl Control {
                         self.probes.insert(key, Running(tokio::spawn(probe).abort_handle()));
                     }
                 }
-                Effect::Log(notice) => log(&notice, begun.elapsed()),
+                Effect::Log(notice) => announce(&notice, begun.elapsed()),
             }
         }
         // Last: who reads "ready" there may connect at once.
@@ -317,6 +317,7 @@ impl Control {
         let mut bind = |(name, address, key): (&String, &SocketAddr, &String)| match listener::bind(
             *address,
             self.parts.workers.count(),
+            ours.contains(address),
         ) {
             Ok((real, sockets)) => {
                 state.addresses.insert(name.clone(), real);
@@ -393,60 +394,6 @@ impl Control {
     fn rng(&mut self) -> Rng {
         self.spawned += 1;
         Rng::seeded(self.seeds.hash_one(self.spawned))
-    }
-}
-
-fn warn(warnings: &[Fault]) {
-    for warning in warnings {
-        show(warning);
-    }
-}
-
-/// A diagnostic keeps its lines: a marked excerpt on one line helps nobody.
-fn show(fault: &Fault) {
-    if fault.is_warning {
-        tracing::warn!("{}", fault.text);
-    } else {
-        tracing::error!("{}", fault.text);
-    }
-}
-
-fn log(notice: &Notice, took: Duration) {
-    match notice {
-        Notice::Reloaded { generation, changes } => {
-            let took = format!("{:.1}ms", took.as_secs_f64() * 1e3);
-            let count = |section: &SectionChanges| {
-                format!("+{} -{} ~{}", section.added.len(), section.removed.len(), section.changed.len())
-            };
-            tracing::info!(
-                generation,
-                frps = %count(&changes.frps),
-                listeners = %count(&changes.listeners),
-                pools = %count(&changes.pools),
-                routes = %count(&changes.routes),
-                process = %changes.process.join(","),
-                %took,
-                "reloaded"
-            );
-        }
-        Notice::NothingChanged => tracing::info!("reload: nothing changed"),
-        Notice::Refused { faults } => {
-            faults.iter().for_each(show);
-            let errors = faults.iter().filter(|fault| !fault.is_warning).count();
-            tracing::error!(errors, "reload refused, the old configuration stays in force");
-        }
-        Notice::NeedsRestart { key, running, configured } => {
-            tracing::warn!(%key, %running, %configured, "a change of this key needs a restart");
-        }
-        Notice::FrpsAnswers { frps, tunnels } => tracing::info!(%frps, tunnels, "frps lists its tunnels"),
-        Notice::FrpsSilent { frps, reason, kept } => {
-            tracing::warn!(
-                %frps,
-                %reason,
-                kept,
-                "frps does not list its tunnels, the last listing stays in use"
-            );
-        }
     }
 }
 

@@ -20,9 +20,17 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Opens one socket per worker on `address`; port 0 is chosen once and shared. Returns the real address.
 ///
+/// SO_REUSEPORT would let a second gateway of the same user share the port, and half of its visitors, unnoticed. So
+/// unless the address is one we serve already (`ours`), it is tried without that option first.
+///
 /// # Errors
 /// The address is taken by something else, not ours to bind, or doesn't exist here.
-pub fn bind(address: SocketAddr, workers: usize) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
+pub fn bind(address: SocketAddr, workers: usize, ours: bool) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
+    if !ours && address.port() != 0 {
+        let alone = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        alone.set_reuse_address(true)?;
+        alone.bind(&address.into())?;
+    }
     let first = open(address)?;
     let real = first.local_addr()?;
     let mut sockets = vec![first];
@@ -105,4 +113,21 @@ pub async fn accept(worker: Rc<Worker>, socket: TcpListener, slot: usize, stop: 
 fn is_about_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_somebody_listens_on_is_refused_unless_it_is_ours() {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let (address, sockets) = bind(any, 2, false).expect("a free port");
+        assert_eq!(sockets.len(), 2);
+        let taken = bind(address, 2, false).expect_err("our own sockets listen there");
+        assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
+        bind(address, 2, true).expect("sharing with ourselves is meant");
+        drop(sockets);
+        bind(address, 1, false).expect("free again");
+    }
 }

@@ -1,17 +1,26 @@
 //! Chunked transfer coding (RFC 9112 §7.1), strictly.
+//!
+//! Payload is never looked at: a chunk of any size costs the same. Lines are read again from their start while they are
+//! incomplete; they are bounded.
+
+use std::fmt;
 
 use super::{
-    field::{self, Known},
-    span::HeadLimits,
-    token::is_value,
+    error::{HeadError, Stop},
+    field::{Line, read_line},
+    token::{VISIBLE, end_of},
 };
 
-/// Longest chunk line: size, extensions, CRLF.
-const MAX_LINE: usize = 256;
-/// Extension bytes of a whole body: nobody needs them, floods are made of them.
+/// Digits of a chunk size. Leading zeros count.
+const MAX_DIGITS: usize = 16;
+/// Extensions of one chunk with their semicolons, bytes.
+const MAX_EXTENSION: usize = 256;
+/// Extensions of a whole body, bytes: nobody needs them, floods are made of them.
 const MAX_EXTENSIONS: usize = 16 * 1024;
-/// Bounds on trailers.
-const TRAILER_LIMITS: HeadLimits = HeadLimits { head_bytes: 16 * 1024, line_bytes: 8 * 1024, fields: 64 };
+/// Trailer section with its line ends, bytes.
+const MAX_TRAILER_BYTES: usize = 16 * 1024;
+/// Trailer fields.
+const MAX_TRAILERS: usize = 64;
 
 /// Finds its way through a chunked body; keeps its place between calls.
 #[derive(Debug, Clone, Default)]
@@ -58,19 +67,20 @@ pub struct Scan {
 }
 
 /// Broken chunked framing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{}", self.label())]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChunkError {
-    /// The size is not 1 to 16 hex digits, or too large.
+    /// The size is not 1 to 16 hex digits, or above 2^63 − 1, or something other than `;` or CRLF follows it.
     Size,
-    /// Something else than CRLF where a line or a chunk ends.
+    /// Something other than CRLF where a line or a chunk ends.
     LineEnd,
-    /// Extensions with bytes they must not have, or too many.
+    /// Extensions that are empty, hold anything but visible ASCII, or are too long.
     Extension,
-    /// A chunk line is too long.
-    LineTooLong,
-    /// Trailers are malformed, too large, or hold a field that must not come late.
+    /// A trailer line is no field line.
     Trailer,
+    /// The trailer section is too large.
+    TrailersTooLarge,
+    /// A field that must not come late (RFC 9110 §6.5.1).
+    TrailerForbidden,
 }
 
 impl ChunkError {
@@ -81,24 +91,31 @@ impl ChunkError {
             Self::Size => "chunk_size",
             Self::LineEnd => "chunk_line_end",
             Self::Extension => "chunk_extension",
-            Self::LineTooLong => "chunk_line_too_long",
             Self::Trailer => "trailer",
+            Self::TrailersTooLarge => "trailers_too_large",
+            Self::TrailerForbidden => "trailer_forbidden",
         }
     }
 }
+
+impl fmt::Display for ChunkError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.label())
+    }
+}
+
+impl std::error::Error for ChunkError {}
 
 impl ChunkedDecoder {
     /// Says what the bytes at the start of `input` are. The caller takes that many away before the next call.
     ///
     /// # Errors
-    /// The framing is broken; the connection cannot be used on.
+    /// The framing is broken, found at the first byte that shows it; the connection cannot be used on.
     pub fn next(&mut self, input: &[u8]) -> Result<Chunk, ChunkError> {
         match self.state {
             State::Line => self.line(input),
+            State::Data(_) if input.is_empty() => Ok(Chunk::NeedMore),
             State::Data(left) => {
-                if input.is_empty() {
-                    return Ok(Chunk::NeedMore);
-                }
                 let n = usize::try_from(left).map_or(input.len(), |left| left.min(input.len()));
                 self.state = match left - n as u64 {
                     0 => State::DataEnd,
@@ -106,23 +123,23 @@ impl ChunkedDecoder {
                 };
                 Ok(Chunk::Data(n))
             }
-            State::DataEnd => match input {
-                [b'\r', b'\n', ..] => {
+            State::DataEnd => Ok(match line_end(input, 0)? {
+                true => {
                     self.state = State::Line;
-                    Ok(Chunk::Framing(2))
+                    Chunk::Framing(2)
                 }
-                [] | [b'\r'] => Ok(Chunk::NeedMore),
-                _ => Err(ChunkError::LineEnd),
-            },
+                false => Chunk::NeedMore,
+            }),
             State::Trailers => self.trailers(input),
             State::Done => Ok(Chunk::Done),
         }
     }
 
-    /// Checks as much of `input` as is complete.
+    /// Checks as much of `input` as is complete: those bytes may be forwarded as they are. Lines are taken whole, and so
+    /// is the trailer section.
     ///
     /// # Errors
-    /// As [`Self::next`].
+    /// As [`Self::next`]; none of `input` is to be forwarded then.
     pub fn scan(&mut self, input: &[u8]) -> Result<Scan, ChunkError> {
         let mut consumed = 0;
         loop {
@@ -134,90 +151,76 @@ impl ChunkedDecoder {
         }
     }
 
+    /// `size [;extension]… CRLF`. No white space anywhere: some parsers skip it, some don't.
     fn line(&mut self, input: &[u8]) -> Result<Chunk, ChunkError> {
-        let digits = input.iter().take(17).take_while(|byte| byte.is_ascii_hexdigit()).count();
-        if digits > 16 || (digits == 0 && !input.is_empty()) {
-            return Err(ChunkError::Size);
+        let mut size = 0u64;
+        let mut digits = 0;
+        while let Some(digit) = input.get(digits).and_then(|byte| char::from(*byte).to_digit(16)) {
+            if digits == MAX_DIGITS {
+                return Err(ChunkError::Size);
+            }
+            size = (size << 4) | u64::from(digit);
+            digits += 1;
         }
-        let after = &input[digits..];
-        let extension = match after.first() {
+        let end = match input.get(digits) {
             None => return Ok(Chunk::NeedMore),
-            Some(b'\r') => 0,
-            // No white space before the semicolon: some parsers skip it, some do not.
-            Some(b';') => match after.iter().position(|byte| matches!(byte, b'\r' | b'\n')) {
-                Some(length) => length,
-                None if input.len() > MAX_LINE => return Err(ChunkError::LineTooLong),
-                None => return Ok(Chunk::NeedMore),
-            },
-            Some(b'\n') => return Err(ChunkError::LineEnd),
+            Some(b'\n') if digits > 0 => return Err(ChunkError::LineEnd),
+            Some(b'\r') if digits > 0 => digits,
+            Some(b';') if digits > 0 => end_of(VISIBLE, input, digits),
             Some(_) => return Err(ChunkError::Size),
         };
-        if digits + extension > MAX_LINE {
-            return Err(ChunkError::LineTooLong);
-        }
-        match after[extension..] {
-            [b'\r', b'\n', ..] => {}
-            [b'\r'] => return Ok(Chunk::NeedMore),
-            _ => return Err(ChunkError::LineEnd),
-        }
-        self.extensions += extension;
-        if !is_value(&after[..extension]) || self.extensions > MAX_EXTENSIONS {
-            return Err(ChunkError::Extension);
-        }
-        let size = input[..digits].iter().fold(0u64, |size, digit| (size << 4) | u64::from(hex(*digit)));
         if i64::try_from(size).is_err() {
             return Err(ChunkError::Size);
         }
+        let extension = end - digits;
+        if extension > MAX_EXTENSION || self.extensions + extension > MAX_EXTENSIONS {
+            return Err(ChunkError::Extension);
+        }
+        match input.get(end) {
+            None => return Ok(Chunk::NeedMore),
+            // White space, obs-text, controls; or nothing but the semicolon.
+            Some(byte) if !matches!(byte, b'\r' | b'\n') || extension == 1 => {
+                return Err(ChunkError::Extension);
+            }
+            Some(_) if !line_end(input, end)? => return Ok(Chunk::NeedMore),
+            Some(_) => {}
+        }
+        self.extensions += extension;
         self.state = if size == 0 { State::Trailers } else { State::Data(size) };
-        Ok(Chunk::Framing(digits + extension + 2))
+        Ok(Chunk::Framing(end + 2))
     }
 
     /// Trailers are taken as a whole: what is forwarded of them has been read to the end.
     fn trailers(&mut self, input: &[u8]) -> Result<Chunk, ChunkError> {
-        let mut fields = Vec::new();
-        let end =
-            field::parse(input, 0, &TRAILER_LIMITS, &mut fields).map_err(|_fault| ChunkError::Trailer)?;
-        let Some(end) = end else { return Ok(Chunk::NeedMore) };
-        if fields.iter().any(|field| is_forbidden(field.known, field.name.of(input))) {
-            return Err(ChunkError::Trailer);
+        let window = &input[..input.len().min(MAX_TRAILER_BYTES)];
+        let (mut at, mut count) = (0, 0);
+        loop {
+            match read_line(window, at) {
+                Ok(Line::End(end)) => {
+                    self.state = State::Done;
+                    return Ok(Chunk::Framing(end));
+                }
+                Ok(Line::Field(field, _)) if field.known.is_forbidden_in_trailers() => {
+                    return Err(ChunkError::TrailerForbidden);
+                }
+                Ok(Line::Field(_, _)) if count == MAX_TRAILERS => return Err(ChunkError::TrailersTooLarge),
+                Ok(Line::Field(_, next)) => (at, count) = (next, count + 1),
+                Err(Stop::NeedMore) if window.len() == MAX_TRAILER_BYTES => {
+                    return Err(ChunkError::TrailersTooLarge);
+                }
+                Err(Stop::NeedMore) => return Ok(Chunk::NeedMore),
+                Err(Stop::Bad(HeadError::LookalikeName)) => return Err(ChunkError::TrailerForbidden),
+                Err(Stop::Bad(_)) => return Err(ChunkError::Trailer),
+            }
         }
-        self.state = State::Done;
-        Ok(Chunk::Framing(end))
     }
 }
 
-fn hex(digit: u8) -> u8 {
-    match digit {
-        b'0'..=b'9' => digit - b'0',
-        _ => (digit | 0x20) - b'a' + 10,
-    }
-}
-
-/// Fields that change framing, routing or trust must not come late (RFC 9110 §6.5.1).
-fn is_forbidden(known: Known, name: &[u8]) -> bool {
-    match known {
-        Known::Other => [&b"authorization"[..], b"cookie", b"set-cookie", b"proxy-authorization", b"range"]
-            .iter()
-            .any(|forbidden| name.eq_ignore_ascii_case(forbidden)),
-        Known::Date | Known::UserAgent | Known::AcceptEncoding => false,
-        Known::Host
-        | Known::Connection
-        | Known::ContentLength
-        | Known::TransferEncoding
-        | Known::Te
-        | Known::Trailer
-        | Known::Upgrade
-        | Known::KeepAlive
-        | Known::ProxyConnection
-        | Known::Expect
-        | Known::XForwardedFor
-        | Known::XForwardedProto
-        | Known::XForwardedHost
-        | Known::XForwardedPort
-        | Known::XRealIp
-        | Known::Forwarded
-        | Known::Via
-        | Known::ContentType
-        | Known::Http2Settings => true,
+/// Whether CRLF stands at `at`; `false` = its beginning does.
+fn line_end(input: &[u8], at: usize) -> Result<bool, ChunkError> {
+    match input.get(at..).unwrap_or_default() {
+        [b'\r', b'\n', ..] => Ok(true),
+        [] | [b'\r'] => Ok(false),
+        _ => Err(ChunkError::LineEnd),
     }
 }

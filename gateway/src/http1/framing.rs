@@ -1,51 +1,110 @@
-//! Where a message's body ends, as far as the fields say (RFC 9112 §6).
+//! What the fields say together: where the body ends (RFC 9112 §6), whether the connection goes on (§9.3).
 
-use super::{
-    error::HeadError,
-    field::{Field, Known},
-};
+use super::{error::HeadError, field::Field, known::Known, request::Version, token::is_token};
 
-/// What Content-Length and Transfer-Encoding say together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Declared {
-    Nothing,
-    Length(u64),
-    Chunked,
+/// Options of Connection in a head. Each may be compared with every field, so their number is bounded.
+const MAX_OPTIONS: usize = 32;
+
+/// What has been gathered from the fields so far.
+#[derive(Debug, Default)]
+pub(super) struct Gathered {
+    pub(super) length: Option<u64>,
+    pub(super) chunked: bool,
+    close: bool,
+    keep_alive: bool,
+    upgrade_option: bool,
+    upgrade_field: bool,
+    options: usize,
+    nominates: bool,
 }
 
-/// Reads the framing fields.
-///
-/// # Errors
-/// Anything that two parsers could understand differently: repetitions even when equal, lists, signs, both fields
-/// together, codings other than `chunked`.
-pub(super) fn declared(buffer: &[u8], fields: &[Field]) -> Result<Declared, HeadError> {
-    let (mut length, mut chunked) = (None, false);
-    for field in fields {
-        match field.known {
+impl Gathered {
+    /// Takes a field into account.
+    ///
+    /// # Errors
+    /// Anything that two parsers could understand differently: repetitions even when equal, lists, signs, both framing
+    /// fields together, codings other than `chunked`, Transfer-Encoding in 1.0.
+    pub(super) fn add(&mut self, version: Version, known: Known, value: &[u8]) -> Result<(), HeadError> {
+        match known {
             Known::ContentLength => {
-                if length.is_some() {
+                if self.length.is_some() {
                     return Err(HeadError::RepeatedContentLength);
                 }
-                length = Some(digits(field.value.of(buffer)).ok_or(HeadError::ContentLength)?);
+                if self.chunked {
+                    return Err(HeadError::LengthAndTransferEncoding);
+                }
+                self.length = Some(digits(value).ok_or(HeadError::ContentLength)?);
             }
             Known::TransferEncoding => {
-                if chunked {
+                if self.chunked {
                     return Err(HeadError::RepeatedTransferEncoding);
                 }
-                if !field.value.of(buffer).eq_ignore_ascii_case(b"chunked") {
+                if version == Version::Http10 {
+                    return Err(HeadError::TransferEncodingForbidden);
+                }
+                if self.length.is_some() {
+                    return Err(HeadError::LengthAndTransferEncoding);
+                }
+                if !value.eq_ignore_ascii_case(b"chunked") {
                     return Err(HeadError::TransferCoding);
                 }
-                chunked = true;
+                self.chunked = true;
             }
+            Known::Connection => self.connection(value)?,
+            Known::Upgrade => self.upgrade_field = true,
             _ => {}
         }
+        Ok(())
     }
-    match (length, chunked) {
-        (Some(_), true) => Err(HeadError::LengthAndTransferEncoding),
-        (Some(length), false) => Ok(Declared::Length(length)),
-        (None, true) => Ok(Declared::Chunked),
-        (None, false) => Ok(Declared::Nothing),
+
+    /// The options of one Connection field (RFC 9110 §7.6.1).
+    fn connection(&mut self, value: &[u8]) -> Result<(), HeadError> {
+        for option in options(value) {
+            self.options += 1;
+            if self.options > MAX_OPTIONS || !is_token(option) {
+                return Err(HeadError::ConnectionOption);
+            }
+            match Known::of(option) {
+                Known::KeepAlive => self.keep_alive = true,
+                Known::Upgrade => self.upgrade_option = true,
+                Known::Other if option.eq_ignore_ascii_case(b"close") => self.close = true,
+                known if known.must_not_be_nominated() => return Err(HeadError::ConnectionNominates),
+                known if known.is_hop() => {}
+                _ => self.nominates = true,
+            }
+        }
+        Ok(())
     }
+
+    /// Marks the fields that Connection names.
+    pub(super) fn mark_nominated(&self, buffer: &[u8], fields: &mut [Field]) {
+        if !self.nominates {
+            return;
+        }
+        for index in 0..fields.len() {
+            if fields[index].known == Known::Connection {
+                for option in options(fields[index].value.of(buffer)) {
+                    for field in fields.iter_mut().filter(|field| field.name.len() == option.len()) {
+                        field.hop |= field.name.of(buffer).eq_ignore_ascii_case(option);
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn keep_alive(&self, version: Version) -> bool {
+        !self.close && (version == Version::Http11 || self.keep_alive)
+    }
+
+    /// `Upgrade` and `Connection: upgrade`, in 1.1 (RFC 9110 §7.8).
+    pub(super) fn upgrade(&self, version: Version) -> bool {
+        version == Version::Http11 && self.upgrade_option && self.upgrade_field
+    }
+}
+
+/// The elements of a list; empty ones are skipped (RFC 9110 §5.6.1.2).
+fn options(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|option| !option.is_empty())
 }
 
 /// One to nineteen digits, at most `i64::MAX`: what every implementation can hold.
@@ -54,5 +113,5 @@ fn digits(value: &[u8]) -> Option<u64> {
         return None;
     }
     let number = value.iter().fold(0u64, |number, digit| number * 10 + u64::from(digit - b'0'));
-    (i64::try_from(number).is_ok()).then_some(number)
+    i64::try_from(number).is_ok().then_some(number)
 }

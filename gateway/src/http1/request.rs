@@ -1,17 +1,17 @@
 //! Request heads.
 
 use super::{
-    error::HeadError,
-    field::{self, Field, Known},
-    framing::{self, Declared},
+    error::{HeadError, Stop},
+    field::{Field, Line, line_end, read_line, unexpected},
+    framing::Gathered,
+    known::Known,
     span::{HeadLimits, Span},
-    target,
-    token::{is_target, is_token},
+    target::{self, Authority, Target},
+    token::{TARGET, TOKEN, end_of},
 };
 
 /// Longest method.
 const MAX_METHOD: usize = 32;
-const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n";
 
 /// A parsed request head. Its spans lie in the buffer it was parsed from.
 #[derive(Debug, Default)]
@@ -24,25 +24,25 @@ pub struct RequestHead {
     pub target: Span,
     /// Which of the four forms it has.
     pub form: TargetForm,
-    /// Path without query; empty for an absolute target without one.
+    /// Path without query; `/` for an absolute target without one, `*` in asterisk form, empty in authority form.
     pub path: Span,
     /// Query without `?`.
     pub query: Option<Span>,
-    /// Effective authority with port; empty only for HTTP/1.0 without Host.
+    /// Effective authority with its port, from the target if it has one, else from Host. Empty only in HTTP/1.0 without Host.
     pub host: Span,
-    /// `host` without the port.
+    /// `host` without the port; an IPv6 address in its brackets.
     pub host_name: Span,
     /// The visitor's version.
     pub version: Version,
-    /// All field lines in order.
+    /// All field lines in order. The memory is reused from head to head.
     pub fields: Vec<Field>,
     /// How the body is framed.
     pub body: RequestBody,
     /// The connection may be used again.
     pub keep_alive: bool,
-    /// A protocol change is asked for.
+    /// A protocol change is asked for: `Upgrade` and `Connection: upgrade`, in 1.1.
     pub upgrade: bool,
-    /// The body waits for `100 Continue`.
+    /// The visitor asked for `100 Continue`. Expect is ignored in 1.0, and marked as hop-by-hop there.
     pub expect_continue: bool,
     /// Length of the head, bytes, an empty line before it included.
     pub len: usize,
@@ -90,6 +90,15 @@ impl Method {
         }
     }
 
+    /// Whether it asks for no change of state (RFC 9110 §9.2.1).
+    #[must_use]
+    pub const fn is_safe(self) -> bool {
+        match self {
+            Self::Get | Self::Head | Self::Options | Self::Trace => true,
+            Self::Post | Self::Put | Self::Delete | Self::Connect | Self::Patch | Self::Other => false,
+        }
+    }
+
     /// Whether doing it twice is as doing it once (RFC 9110 §9.2.2).
     #[must_use]
     pub const fn is_idempotent(self) -> bool {
@@ -111,12 +120,22 @@ pub enum Version {
 }
 
 impl Version {
-    pub(super) fn of(text: &[u8]) -> Option<Self> {
-        match text {
-            b"HTTP/1.1" => Some(Self::Http11),
-            b"HTTP/1.0" => Some(Self::Http10),
-            _ => None,
+    /// Reads `HTTP/1.x` at `at`.
+    pub(super) fn read(buffer: &[u8], at: usize) -> Result<Self, Stop> {
+        let text = buffer.get(at..).unwrap_or_default();
+        if text.starts_with(b"HTTP/1.1") {
+            return Ok(Self::Http11);
         }
+        if text.starts_with(b"HTTP/1.0") {
+            return Ok(Self::Http10);
+        }
+        for (index, expected) in b"HTTP/0.0".iter().enumerate() {
+            let fits = |byte: &u8| byte == expected || (*expected == b'0' && byte.is_ascii_digit());
+            if !text.get(index).is_some_and(fits) {
+                return Err(unexpected(buffer, at + index, HeadError::FirstLine));
+            }
+        }
+        Err(HeadError::Version.into())
     }
 }
 
@@ -149,132 +168,145 @@ pub enum RequestBody {
 impl RequestHead {
     /// Reads a head from the start of `buffer`; `false` = more bytes are needed.
     ///
+    /// Without state: when more has come, it reads from the start again. One pass over the bytes, no allocation once
+    /// `fields` has grown. Only after `Ok(true)` does what it holds have a meaning.
+    ///
     /// # Errors
-    /// The head is malformed, ambiguous or too large; found as soon as the bytes at hand show it. The connection cannot
-    /// be used on.
+    /// The head is malformed, ambiguous or too large; found at the first byte that shows it, so what comes later changes
+    /// nothing about it. The connection cannot be used on.
     pub fn parse(&mut self, buffer: &[u8], limits: &HeadLimits) -> Result<bool, HeadError> {
-        self.fields.clear();
+        let mut fields = std::mem::take(&mut self.fields);
+        fields.clear();
+        *self = Self { fields, ..Self::default() };
+        let window = limits.window(buffer);
+        match self.read(window, limits) {
+            Ok(()) => Ok(true),
+            Err(Stop::Bad(error)) => Err(error),
+            Err(Stop::NeedMore) if window.len() == limits.head_bytes => Err(HeadError::HeadTooLarge),
+            Err(Stop::NeedMore) => Ok(false),
+        }
+    }
+
+    fn read(&mut self, buffer: &[u8], limits: &HeadLimits) -> Result<(), Stop> {
         // RFC 9112 §2.2: one empty line before the request line is forgiven.
-        let start = match buffer {
-            [b'\r', b'\n', ..] => 2,
-            [b'\r'] => return Ok(false),
-            _ => 0,
-        };
-        let Some(line_end) = field::line_end(buffer, start)? else {
-            return Self::check_beginning(&buffer[start..], limits).map(|()| false);
-        };
-        if line_end - start > limits.line_bytes {
-            return Err(HeadError::LineTooLong);
-        }
-        let method_end = self.request_line(buffer, start, line_end)?;
-        let Some(len) = field::parse(buffer, line_end + 2, limits, &mut self.fields)? else {
-            return Ok(false);
-        };
-        self.len = len;
-        self.understand(buffer, Span::new(start, method_end))?;
-        Ok(true)
-    }
-
-    /// Refuses what cannot become a request line, without waiting for its end: TLS, binary protocols, endless lines.
-    fn check_beginning(line: &[u8], limits: &HeadLimits) -> Result<(), HeadError> {
-        if line.len() > limits.line_bytes {
-            return Err(HeadError::LineTooLong);
-        }
-        let method = line.iter().position(|byte| *byte == b' ').unwrap_or(line.len());
-        if line.first() == Some(&b' ') || method > MAX_METHOD || (method > 0 && !is_token(&line[..method])) {
-            return Err(HeadError::Method);
-        }
-        Ok(())
-    }
-
-    /// `method SP target SP version`; returns where the method ends.
-    fn request_line(&mut self, buffer: &[u8], start: usize, end: usize) -> Result<usize, HeadError> {
-        let line = &buffer[start..end];
-        if buffer[start..].starts_with(HTTP2_PREFACE) {
-            return Err(HeadError::Http2Preface);
-        }
-        let method_length = memchr::memchr(b' ', line).ok_or(HeadError::FirstLine)?;
-        let method = &line[..method_length];
-        if !is_token(method) || method.len() > MAX_METHOD {
-            return Err(HeadError::Method);
-        }
-        let version_at = memchr::memrchr(b' ', line).ok_or(HeadError::FirstLine)? + 1;
-        if version_at <= method_length + 2 {
-            // One space only, or nothing between two.
-            return Err(HeadError::FirstLine);
-        }
-        let version = &line[version_at..];
-        if !version.starts_with(b"HTTP/") {
-            return Err(HeadError::FirstLine);
-        }
-        let target = &line[method_length + 1..version_at - 1];
-        if !is_target(target) {
-            return Err(HeadError::Target);
-        }
-        self.version = Version::of(version).ok_or(HeadError::Version)?;
-        self.method = Method::of(method);
-        self.target = Span::new(start + method_length + 1, start + version_at - 1);
-        Ok(start + method_length)
-    }
-
-    /// What the lines mean together.
-    fn understand(&mut self, buffer: &[u8], method: Span) -> Result<(), HeadError> {
-        self.method_span = method;
-        let target = target::parse(
-            buffer,
-            self.target.start as usize,
-            self.target.end as usize,
-            self.method == Method::Connect,
-            self.method == Method::Options,
-        )?;
+        let start = if buffer.first() == Some(&b'\r') { line_end(buffer, 0, HeadError::BareCr)? } else { 0 };
+        let longest = start.saturating_add(limits.line_bytes).saturating_add(2);
+        let line = &buffer[..buffer.len().min(longest)];
+        let mut at = self.request_line(line, start).map_err(|stop| match stop {
+            Stop::NeedMore if line.len() == longest => HeadError::LineTooLong.into(),
+            stop => stop,
+        })?;
+        let target = target::parse(buffer, self.target, self.method)?;
         (self.form, self.path, self.query) = (target.form, target.path, target.query);
-        self.understand_host(buffer, target.authority)?;
-        let options = field::mark_hops(buffer, &mut self.fields)?;
-        self.body = match framing::declared(buffer, &self.fields)? {
-            Declared::Nothing => RequestBody::None,
-            Declared::Length(length) => RequestBody::Length(length),
-            Declared::Chunked if self.version == Version::Http10 => {
-                return Err(HeadError::TransferEncodingForbidden);
+        let mut gathered = Gathered::default();
+        let mut host = None;
+        loop {
+            match read_line(buffer, at)? {
+                Line::Field(field, next) => {
+                    if self.fields.len() >= limits.fields {
+                        return Err(HeadError::TooManyFields.into());
+                    }
+                    self.add(buffer, field, &mut gathered, &mut host)?;
+                    at = next;
+                }
+                Line::End(end) => {
+                    self.len = end;
+                    break;
+                }
             }
-            Declared::Chunked => RequestBody::Chunked,
-        };
-        let modern = self.version == Version::Http11;
-        self.keep_alive = !options.close && (modern || options.keep_alive);
-        self.upgrade =
-            modern && options.upgrade && self.fields.iter().any(|field| field.known == Known::Upgrade);
-        self.expect_continue = false;
-        for field in self.fields.iter().filter(|field| field.known == Known::Expect) {
-            if !field.value.of(buffer).eq_ignore_ascii_case(b"100-continue") {
-                return Err(HeadError::Expectation);
-            }
-            self.expect_continue = modern;
         }
+        self.settle_host(buffer, &target, host)?;
+        gathered.mark_nominated(buffer, &mut self.fields);
+        self.body = match (gathered.length, gathered.chunked) {
+            (_, true) => RequestBody::Chunked,
+            (Some(length), false) => RequestBody::Length(length),
+            (None, false) => RequestBody::None,
+        };
+        self.keep_alive = gathered.keep_alive(self.version);
+        self.upgrade = gathered.upgrade(self.version);
         Ok(())
     }
 
-    fn understand_host(&mut self, buffer: &[u8], authority: Option<Span>) -> Result<(), HeadError> {
-        let mut hosts = self.fields.iter().filter(|field| field.known == Known::Host);
-        let host = hosts.next().map(|field| field.value);
-        if hosts.next().is_some() {
-            return Err(HeadError::RepeatedHost);
-        }
-        let named = match (host, authority) {
-            (Some(host), Some(authority)) => {
-                if !host.of(buffer).eq_ignore_ascii_case(authority.of(buffer)) {
-                    return Err(HeadError::HostMismatch);
+    /// `method SP target SP version CRLF`; returns where the fields begin.
+    fn request_line(&mut self, line: &[u8], start: usize) -> Result<usize, Stop> {
+        let method_end = part_end(line, start, TOKEN, HeadError::Method)?;
+        self.method_span = Span::new(start, method_end);
+        let method = self.method_span.of(line);
+        self.method = Method::of(method);
+        let target_start = method_end + 1;
+        let target_end = part_end(line, target_start, TARGET, HeadError::Target)?;
+        self.target = Span::new(target_start, target_end);
+        let version_start = target_end + 1;
+        self.version = Version::read(line, version_start).map_err(|stop| match stop {
+            Stop::Bad(HeadError::Version) if method == b"PRI" => HeadError::Http2Preface.into(),
+            stop => stop,
+        })?;
+        line_end(line, version_start + 8, HeadError::FirstLine)
+    }
+
+    fn add(
+        &mut self,
+        buffer: &[u8],
+        mut field: Field,
+        gathered: &mut Gathered,
+        host: &mut Option<Authority>,
+    ) -> Result<(), HeadError> {
+        let value = field.value.of(buffer);
+        match field.known {
+            Known::Other => {}
+            Known::Host => {
+                if host.is_some() {
+                    return Err(HeadError::RepeatedHost);
                 }
-                host
+                *host = Some(target::authority(buffer, field.value).ok_or(HeadError::InvalidHost)?);
             }
-            (Some(host), None) => host,
-            (None, _) if self.version == Version::Http11 => return Err(HeadError::NoHost),
-            (None, Some(authority)) => authority,
-            (None, None) => {
-                (self.host, self.host_name) = (Span::default(), Span::default());
-                return Ok(());
+            Known::Expect if self.version == Version::Http10 => field.hop = true,
+            Known::Expect => {
+                if self.expect_continue || !value.eq_ignore_ascii_case(b"100-continue") {
+                    return Err(HeadError::Expectation);
+                }
+                self.expect_continue = true;
             }
-        };
-        self.host = named;
-        self.host_name = target::host_name(buffer, named).ok_or(HeadError::InvalidHost)?;
+            known => gathered.add(self.version, known, value)?,
+        }
+        self.fields.push(field);
         Ok(())
+    }
+
+    /// RFC 9112 §3.2: exactly one Host in 1.1, and what it says is what an absolute target says.
+    fn settle_host(
+        &mut self,
+        buffer: &[u8],
+        target: &Target,
+        host: Option<Authority>,
+    ) -> Result<(), HeadError> {
+        if host.is_none() && self.version == Version::Http11 {
+            return Err(HeadError::NoHost);
+        }
+        if let (Some(host), Some(authority)) = (host, target.authority)
+            && !host.is_same(authority, buffer, target.default_port)
+        {
+            return Err(HeadError::HostMismatch);
+        }
+        if let Some(effective) = target.authority.or(host) {
+            (self.host, self.host_name) = (effective.whole, effective.name);
+        }
+        Ok(())
+    }
+}
+
+/// Where the part of the request line that begins at `start` ends: at the one space after it.
+fn part_end(line: &[u8], start: usize, class: u8, fault: HeadError) -> Result<usize, Stop> {
+    let end = end_of(class, line, start);
+    if class == TOKEN && end - start > MAX_METHOD {
+        return Err(fault.into());
+    }
+    match line.get(end) {
+        Some(b' ') if end > start => Ok(end),
+        Some(b' ') => Err(HeadError::FirstLine.into()),
+        // No version, as in HTTP/0.9.
+        Some(b'\r') => Err(unexpected(line, end, HeadError::FirstLine)),
+        Some(0x16) if end == 0 => Err(HeadError::TlsHandshake.into()),
+        _ => Err(unexpected(line, end, fault)),
     }
 }

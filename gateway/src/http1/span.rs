@@ -10,31 +10,30 @@ pub struct Span {
 }
 
 impl Span {
-    /// A span of positions that the parser has bounded.
+    /// A span of positions that the parser has bounded (see [`HeadLimits::window`]).
     #[must_use]
-    pub fn new(start: usize, end: usize) -> Self {
-        let position = |at| u32::try_from(at).expect("heads are bounded far below 4 GiB");
-        Self { start: position(start), end: position(end) }
+    #[expect(clippy::cast_possible_truncation, reason = "parsers look at 1 GiB at most")]
+    pub(super) const fn new(start: usize, end: usize) -> Self {
+        Self { start: start as u32, end: end as u32 }
     }
 
-    /// The bytes, in the buffer that was parsed.
-    ///
-    /// # Panics
-    /// When `buffer` is shorter than the one that was parsed.
+    /// The bytes, in the buffer that was parsed. In a shorter one: none (and a panic in debug builds).
     #[must_use]
     pub fn of(self, buffer: &[u8]) -> &[u8] {
-        &buffer[self.start as usize..self.end as usize]
+        let bytes = buffer.get(self.start as usize..self.end as usize);
+        debug_assert!(bytes.is_some(), "{self:?} is not of this buffer of {} bytes", buffer.len());
+        bytes.unwrap_or_default()
     }
 
     /// Number of bytes.
     #[must_use]
-    pub fn len(self) -> usize {
+    pub const fn len(self) -> usize {
         (self.end - self.start) as usize
     }
 
     /// Whether it is empty.
     #[must_use]
-    pub fn is_empty(self) -> bool {
+    pub const fn is_empty(self) -> bool {
         self.start == self.end
     }
 }
@@ -42,10 +41,17 @@ impl Span {
 /// Bounds on a head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeadLimits {
-    /// First line and fields together, bytes. Beyond: 431.
+    /// First line, fields and all line ends together, bytes; at most 1 GiB. Beyond: 431.
     pub head_bytes: usize,
-    /// First line, bytes. Beyond: 414.
+    /// First line without its line end, bytes. Beyond: 414.
     pub line_bytes: usize,
     /// Number of fields. Beyond: 431.
     pub fields: usize,
+}
+
+impl HeadLimits {
+    /// The part of `buffer` in which a head has to end.
+    pub(super) fn window(self, buffer: &[u8]) -> &[u8] {
+        &buffer[..buffer.len().min(self.head_bytes).min(1 << 30)]
+    }
 }

@@ -1,6 +1,11 @@
 //! The request target and Host.
 
-use super::{error::HeadError, request::TargetForm, span::Span, token::is_reg_name};
+use super::{
+    error::HeadError,
+    request::{Method, TargetForm},
+    span::Span,
+    token::{NAME, end_of},
+};
 
 /// A target taken apart.
 #[derive(Debug, Clone, Copy)]
@@ -8,54 +13,81 @@ pub(super) struct Target {
     pub(super) form: TargetForm,
     pub(super) path: Span,
     pub(super) query: Option<Span>,
-    pub(super) authority: Option<Span>,
+    pub(super) authority: Option<Authority>,
+    /// The port that the authority means when it has none.
+    pub(super) default_port: Option<u16>,
 }
 
-/// Takes `buffer[start..end]` apart; its bytes are checked already.
+/// `name[:port]`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Authority {
+    pub(super) whole: Span,
+    /// Without the port; an IPv6 address in its brackets.
+    pub(super) name: Span,
+    port: Option<u16>,
+}
+
+impl Authority {
+    /// Whether both mean the same, with names in any case and the scheme's port spelled out or not.
+    pub(super) fn is_same(self, other: Self, buffer: &[u8], default_port: Option<u16>) -> bool {
+        self.name.of(buffer).eq_ignore_ascii_case(other.name.of(buffer))
+            && self.port.or(default_port) == other.port.or(default_port)
+    }
+}
+
+/// Takes the target apart; its bytes have been checked, and it isn't empty.
 ///
 /// # Errors
 /// It is in none of the four forms of RFC 9112 §3.2, or in one that the method forbids.
-pub(super) fn parse(
-    buffer: &[u8],
-    start: usize,
-    end: usize,
-    connect: bool,
-    options: bool,
-) -> Result<Target, HeadError> {
-    let target = &buffer[start..end];
-    if connect {
+pub(super) fn parse(buffer: &[u8], span: Span, method: Method) -> Result<Target, HeadError> {
+    let target = span.of(buffer);
+    let (start, end) = (span.start as usize, span.end as usize);
+    let plain = Target {
+        form: TargetForm::Origin,
+        path: Span::new(end, end),
+        query: None,
+        authority: None,
+        default_port: None,
+    };
+    if method == Method::Connect {
+        let authority = authority(buffer, span).filter(|authority| authority.port.is_some());
         return Ok(Target {
             form: TargetForm::Authority,
-            path: Span::new(end, end),
-            query: None,
-            authority: Some(Span::new(start, end)),
+            authority: Some(authority.ok_or(HeadError::Target)?),
+            ..plain
         });
     }
-    if target[0] == b'/' {
+    if target.first() == Some(&b'/') {
         let (path, query) = split_query(buffer, start, end);
-        return Ok(Target { form: TargetForm::Origin, path, query, authority: None });
+        return Ok(Target { path, query, ..plain });
     }
-    if target == b"*" && options {
-        return Ok(Target {
-            form: TargetForm::Asterisk,
-            path: Span::new(start, end),
-            query: None,
-            authority: None,
-        });
+    if target == b"*" {
+        let allowed = method == Method::Options;
+        return allowed
+            .then_some(Target { form: TargetForm::Asterisk, path: span, ..plain })
+            .ok_or(HeadError::Target);
     }
-    let scheme = [&b"http://"[..], b"https://"]
+    let (scheme, default_port) = [(&b"http://"[..], 80), (b"https://", 443)]
         .into_iter()
-        .find(|scheme| target.len() > scheme.len() && target[..scheme.len()].eq_ignore_ascii_case(scheme))
+        .find(|(scheme, _)| {
+            target.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme))
+        })
         .ok_or(HeadError::Target)?;
-    let authority = start + scheme.len();
-    let length = buffer[authority..end].iter().position(|byte| matches!(byte, b'/' | b'?'));
-    let authority_end = length.map_or(end, |length| authority + length);
-    let (path, query) = split_query(buffer, authority_end, end);
+    let begin = start + scheme.len();
+    let length = buffer[begin..end].iter().position(|byte| matches!(byte, b'/' | b'?'));
+    let stop = length.map_or(end, |length| begin + length);
+    let authority = authority(buffer, Span::new(begin, stop)).ok_or(HeadError::Target)?;
+    let (mut path, query) = split_query(buffer, stop, end);
+    if path.is_empty() {
+        // RFC 9112 §3.2.1: it means "/". One stands right before the authority.
+        path = Span::new(begin - 1, begin);
+    }
     Ok(Target {
         form: TargetForm::Absolute,
         path,
         query,
-        authority: Some(Span::new(authority, authority_end)),
+        authority: Some(authority),
+        default_port: Some(default_port),
     })
 }
 
@@ -66,29 +98,30 @@ fn split_query(buffer: &[u8], start: usize, end: usize) -> (Span, Option<Span>) 
     }
 }
 
-/// The name in an authority `name[:port]` or `[v6][:port]`; `None` when it is neither.
-pub(super) fn host_name(buffer: &[u8], authority: Span) -> Option<Span> {
-    let text = authority.of(buffer);
-    let start = authority.start as usize;
-    let name_length = if text.first() == Some(&b'[') {
+/// Takes `name[:port]` or `[v6][:port]` apart; `None` when it is neither.
+///
+/// Stricter than RFC 3986: no user info, no `%`, no sub-delims, no zone, no empty name, no empty port.
+pub(super) fn authority(buffer: &[u8], whole: Span) -> Option<Authority> {
+    let text = whole.of(buffer);
+    let length = if text.first() == Some(&b'[') {
         let close = memchr::memchr(b']', text)?;
         let address = std::str::from_utf8(&text[1..close]).ok()?;
         address.parse::<std::net::Ipv6Addr>().ok()?;
         close + 1
     } else {
-        let length = memchr::memchr(b':', text).unwrap_or(text.len());
-        if !is_reg_name(&text[..length]) {
-            return None;
-        }
-        length
+        end_of(NAME, text, 0)
     };
-    match &text[name_length..] {
-        [] => {}
-        [b':', port @ ..]
-            if port.len() <= 5
-                && port.iter().all(u8::is_ascii_digit)
-                && port.iter().fold(0u32, |n, digit| n * 10 + u32::from(digit - b'0')) <= 65_535 => {}
-        _ => return None,
+    if length == 0 {
+        return None;
     }
-    Some(Span::new(start, start + name_length))
+    let port = match &text[length..] {
+        [] => None,
+        [b':', digits @ ..] if matches!(digits.len(), 1..=5) && digits.iter().all(u8::is_ascii_digit) => {
+            let port = digits.iter().fold(0u32, |port, digit| port * 10 + u32::from(digit - b'0'));
+            Some(u16::try_from(port).ok()?)
+        }
+        _ => return None,
+    };
+    let start = whole.start as usize;
+    Some(Authority { whole, name: Span::new(start, start + length), port })
 }

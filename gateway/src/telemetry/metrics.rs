@@ -1,5 +1,5 @@
 //! The one table of all metrics. `/metrics` is filled from it ([`collect`]), `docs/reference/metrics.md` is written from
-//! it ([`reference`]), and a test compares.
+//! it ([`reference()`]), and a test compares.
 
 pub mod collect;
 

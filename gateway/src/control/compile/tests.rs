@@ -218,8 +218,8 @@ fn five_hundred_reloads_leave_nothing_behind() {
             config.listeners = vec![listener(&format!("l{n}"))];
         });
     }
-    let debug = format!("{:?}", chain.identities);
-    assert!(!debug.contains("\"f499\"") || debug.len() < 100_000, "{} bytes of identities", debug.len());
+    let left = format!("{:?}", chain.identities);
+    assert!(!left.contains("f498"), "only the last removed listener may still hold something");
     assert!(chain.snapshot.listeners.len() <= 2, "{} listener slots", chain.snapshot.listeners.len());
     assert_eq!(chain.pool("p500").slot, 0);
     assert_eq!(Arc::strong_count(&chain.split().stats), 2, "identities and snapshot");

@@ -1,0 +1,65 @@
+//! The log lines of the control plane: one per [`Notice`].
+
+use std::time::Duration;
+
+use frp_gateway_config::diff::SectionChanges;
+
+use super::{effect::Notice, state::Fault};
+
+/// Tells what is legal but surely unmeant.
+pub fn warn(warnings: &[Fault]) {
+    for warning in warnings {
+        show(warning);
+    }
+}
+
+/// A diagnostic keeps its lines: a marked excerpt on one line helps nobody.
+fn show(fault: &Fault) {
+    if fault.is_warning {
+        tracing::warn!("{}", fault.text);
+    } else {
+        tracing::error!("{}", fault.text);
+    }
+}
+
+/// Tells one change of state; `took` is how long the step ran.
+pub fn announce(notice: &Notice, took: Duration) {
+    match notice {
+        Notice::Reloaded { generation, changes } => {
+            let took = format!("{:.1}ms", took.as_secs_f64() * 1e3);
+            let count = |section: &SectionChanges| {
+                format!("+{} -{} ~{}", section.added.len(), section.removed.len(), section.changed.len())
+            };
+            let process =
+                (!changes.process.is_empty()).then(|| tracing::field::display(changes.process.join(",")));
+            tracing::info!(
+                generation,
+                frps = %count(&changes.frps),
+                listeners = %count(&changes.listeners),
+                pools = %count(&changes.pools),
+                routes = %count(&changes.routes),
+                process,
+                %took,
+                "reloaded"
+            );
+        }
+        Notice::NothingChanged => tracing::info!("reload: nothing changed"),
+        Notice::Refused { faults } => {
+            faults.iter().for_each(show);
+            let errors = faults.iter().filter(|fault| !fault.is_warning).count();
+            tracing::error!(errors, "reload refused, the old configuration stays in force");
+        }
+        Notice::NeedsRestart { key, running, configured } => {
+            tracing::warn!(%key, %running, %configured, "a change of this key needs a restart");
+        }
+        Notice::FrpsAnswers { frps, tunnels } => tracing::info!(%frps, tunnels, "frps lists its tunnels"),
+        Notice::FrpsSilent { frps, reason, kept } => {
+            tracing::warn!(
+                %frps,
+                %reason,
+                kept,
+                "frps does not list its tunnels, the last listing stays in use"
+            );
+        }
+    }
+}
