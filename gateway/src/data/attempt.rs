@@ -288,7 +288,7 @@ async fn once(
                 }
             }
             match response.status {
-                101 if upgrade => {
+                101 if upgrade && response.upgrade => {
                     worker.absences.borrow_mut().confirm(request.scope, attempt.member.endpoint.number);
                     headers::interim(homeward, response, incoming.filled());
                     incoming.consume(response.len);
