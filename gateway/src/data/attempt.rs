@@ -146,6 +146,17 @@ async fn connect(attempt: &Attempt<'_>, stats: &EndpointShard) -> Result<TcpStre
             }
             Ok(stream)
         }
+        Err((_, error)) if upstream::is_ours(&error) => {
+            if let Some(suppressed) = attempt.request.connection.worker.may_complain("out of resources") {
+                tracing::error!(
+                    endpoint = endpoint.label(),
+                    %error,
+                    suppressed,
+                    "cannot open a connection; raise LimitNOFILE or the range of local ports"
+                );
+            }
+            Err(Failure::ConnectRefused)
+        }
         Err((failure, error)) => {
             if endpoint.connect_failed(clock::now(), pool.fail_timeout)
                 && let Some(suppressed) = attempt.request.connection.worker.may_complain("endpoint down")

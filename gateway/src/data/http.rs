@@ -387,7 +387,7 @@ fn out_of_members(
 ) -> Stop {
     let members = request.split.pool.members.iter().filter(|member| member.weight > 0).count();
     match broken {
-        _ if absent > 0 && (absent < members || request.snapshot.tunnels.knows(&scratch.host)) => {
+        _ if absent > 0 && (absent < members || !scratch.holders.is_empty()) => {
             Stop::Refused(Refusal::TunnelAway, "")
         }
         _ if absent > 0 => Stop::Refused(Refusal::NoTunnel, ""),

@@ -104,6 +104,16 @@ pub async fn connect(
     Err(last)
 }
 
+/// Whether a connect failed for want of our own descriptors, memory or ports: that says nothing about the endpoint.
+#[must_use]
+pub fn is_ours(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::ADDRNOTAVAIL)
+    )
+}
+
 async fn open(address: SocketAddr) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_nodelay(true)?;
