@@ -124,10 +124,16 @@ async fn serve(mut connection: Connection, mut stream: TcpStream) {
             // Counters are shared by all versions of a listener, so `open` stays balanced.
             connection.listener = Arc::clone(listener);
         }
-        let listener = Arc::clone(&connection.listener);
         let mut scratch = worker.take_scratch();
-        let next =
-            http::exchange(&connection, &snapshot, &listener, &mut stream, &mut buffer, &mut scratch).await;
+        let next = http::exchange(
+            &connection,
+            &snapshot,
+            &connection.listener,
+            &mut stream,
+            &mut buffer,
+            &mut scratch,
+        )
+        .await;
         worker.give_back(scratch);
         if next != Next::KeepAlive {
             break next;

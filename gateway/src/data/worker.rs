@@ -136,6 +136,9 @@ impl Workers {
     }
 }
 
+/// A snapshot as one worker's requests hold it: the outer count is the worker's own.
+pub type LocalSnapshot = Rc<Arc<Snapshot>>;
+
 /// What the tasks of one thread share.
 #[derive(Debug)]
 pub struct Worker {
@@ -151,7 +154,8 @@ pub struct Worker {
     pub absences: RefCell<Absences>,
     /// Randomness for policies and splits.
     pub rng: RefCell<Rng>,
-    snapshot: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
+    published: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
+    snapshot: RefCell<LocalSnapshot>,
     #[expect(clippy::vec_box, reason = "a connection's task holds and moves a pointer only")]
     scratch: RefCell<Vec<Box<Scratch>>>,
     policies: RefCell<Vec<Option<PolicyState>>>,
@@ -192,7 +196,8 @@ impl Worker {
             access_log,
             absences: RefCell::default(),
             rng: RefCell::new(Rng::seeded(seed)),
-            snapshot: RefCell::new(Cache::new(published)),
+            snapshot: RefCell::new(Rc::new(published.load_full())),
+            published: RefCell::new(Cache::new(published)),
             scratch: RefCell::default(),
             policies: RefCell::default(),
             connections,
@@ -204,9 +209,15 @@ impl Worker {
         }
     }
 
-    /// The present snapshot.
-    pub fn snapshot(&self) -> Arc<Snapshot> {
-        Arc::clone(self.snapshot.borrow_mut().load())
+    /// The present snapshot. Counted per worker: a count that all workers share would be written by every request.
+    pub fn snapshot(&self) -> LocalSnapshot {
+        let mut published = self.published.borrow_mut();
+        let newest = published.load();
+        let mut local = self.snapshot.borrow_mut();
+        if !Arc::ptr_eq(&local, newest) {
+            *local = Rc::new(Arc::clone(newest));
+        }
+        Rc::clone(&local)
     }
 
     /// Working memory for one exchange.

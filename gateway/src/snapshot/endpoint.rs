@@ -88,9 +88,9 @@ impl Endpoint {
 
     /// Counts a request as in flight until the guard is dropped, whatever happens to it.
     #[must_use]
-    pub fn begin(self: &Arc<Self>) -> InFlight {
+    pub fn begin(&self) -> InFlight<'_> {
         self.in_flight.0.fetch_add(1, Relaxed);
-        InFlight(Arc::clone(self))
+        InFlight(self)
     }
 
     /// Whether a failed connect keeps requests away at `now`.
@@ -123,9 +123,9 @@ impl Endpoint {
 
 /// One request in flight; the count falls when this is dropped.
 #[derive(Debug)]
-pub struct InFlight(Arc<Endpoint>);
+pub struct InFlight<'a>(&'a Endpoint);
 
-impl Drop for InFlight {
+impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         self.0.in_flight.0.fetch_sub(1, Relaxed);
     }
