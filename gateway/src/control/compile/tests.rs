@@ -55,7 +55,8 @@ const WORKER: WorkerId = WorkerId(0);
 fn a_reload_keeps_in_flight_counts_counters_and_verdicts() {
     let checked = |config: &mut Config| config.pools[0].health = Some(health());
     let mut chain = Chain::new(checked);
-    let guard = chain.pool("shop").members[0].endpoint.begin();
+    let endpoint = Arc::clone(&chain.pool("shop").members[0].endpoint);
+    let guard = endpoint.begin();
     chain.pool("shop").members[1].verdict.set(false);
     chain.split().stats.latency.of(WORKER).observe_ns(5);
     chain.split().stats.requests[1].of(WORKER).by_class[1].inc();
