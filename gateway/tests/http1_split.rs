@@ -9,7 +9,7 @@ mod table;
 
 use std::fmt::Write as _;
 
-use frp_gateway::http1::{Field, Method, RequestHead, ResponseHead, Span};
+use frp_gateway::http1::{Chunk, ChunkedDecoder, Field, Method, RequestHead, ResponseHead, Scan, Span};
 use invariants::LIMITS;
 
 #[test]
@@ -125,6 +125,41 @@ fn valid_chunked_bodies_have_their_payload_at_every_cut() {
                 "line {} at {end}: {decoded:?}",
                 case.line
             );
+        }
+    }
+}
+
+#[test]
+fn a_chunked_body_cut_in_two_anywhere_is_the_same_body_read_by_next_and_by_scan() {
+    for case in table::read("valid_chunked.txt", 1) {
+        let payload = if case.words[0] == "-" { vec![] } else { table::unescape(&case.words[0]) };
+        let whole = case.bytes.len();
+        for cut in 0..=whole {
+            let (mut next, mut scan) = (ChunkedDecoder::default(), ChunkedDecoder::default());
+            let (mut at, mut scanned, mut out, mut done) = (0, 0, vec![], false);
+            for here in [cut, whole] {
+                loop {
+                    let input = &case.bytes[at..here];
+                    match next.next(input) {
+                        Ok(Chunk::Data(n)) => {
+                            out.extend_from_slice(&input[..n]);
+                            at += n;
+                        }
+                        Ok(Chunk::Framing(n)) => at += n,
+                        Ok(Chunk::NeedMore) => break,
+                        Ok(Chunk::Done) => {
+                            done = true;
+                            break;
+                        }
+                        Err(error) => panic!("line {} cut at {cut}: {error}", case.line),
+                    }
+                }
+                let part = scan.scan(&case.bytes[scanned..here]);
+                let expected = Scan { consumed: at - scanned, done };
+                assert_eq!(part, Ok(expected), "line {} cut at {cut}, up to {here}", case.line);
+                scanned = at;
+            }
+            assert_eq!((out, at, done), (payload.clone(), whole, true), "line {} cut at {cut}", case.line);
         }
     }
 }

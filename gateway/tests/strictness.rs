@@ -79,7 +79,8 @@ async fn a_request_hidden_behind_a_refused_one_is_not_served() {
     let endpoint = Endpoint::answering(ok("reached")).await;
     let (_gateway, address) = gateway(&[&endpoint], "", "").await;
     let mut visitor = Wire::connect(address).await;
-    let smuggled = "GET /first HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+    let smuggled =
+        "GET /first HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
     visitor.try_send(smuggled.to_owned() + &get("/second")).await;
     let all = visitor.all().await;
     assert_eq!(status(&all), 400, "{all}");
