@@ -424,7 +424,7 @@ fn hyper_understands_valid_requests_as_we_do() {
 
 #[test]
 fn hyper_understands_mutated_requests_that_we_accept_as_we_do() {
-    compare_all(4_000, 300, (requests(), edits()), |(bytes, edits)| compare_request(&mutate(bytes, &edits)));
+    compare_all(2_000, 150, (requests(), edits()), |(bytes, edits)| compare_request(&mutate(bytes, &edits)));
 }
 
 #[test]
@@ -440,7 +440,7 @@ fn hyper_understands_valid_responses_as_we_do() {
 #[test]
 fn hyper_understands_mutated_responses_that_we_accept_as_we_do() {
     let methods = select(&[Method::Get, Method::Get, Method::Head][..]);
-    compare_all(4_000, 600, (responses(), edits(), methods), |(bytes, edits, method)| {
+    compare_all(2_000, 300, (responses(), edits(), methods), |(bytes, edits, method)| {
         compare_response(&mutate(bytes, &edits), method)
     });
 }
