@@ -4,11 +4,19 @@
 #[path = "common/fleet.rs"]
 mod fleet;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
-use fleet::{Load, SOON, Site, bare, gateway, metric};
+use fleet::{Load, SOON, Site, ask, bare, gateway, gist, metric};
 use frp_gateway_loadtest::{
     demo::DemoApp,
+    http::full,
     lab::{Gateway, Version, until},
 };
 
@@ -92,6 +100,47 @@ async fn a_killed_frpc_costs_no_get_and_serves_again_after_its_restart() {
 #[tokio::test]
 async fn a_killed_frpc_costs_no_get_either_when_the_admin_api_was_asked() {
     killed_frpc(true).await;
+}
+
+/// 300 POSTs, one after the other: how many were answered 200, and what the others got.
+async fn posts(address: SocketAddr, answered: Arc<AtomicUsize>) -> Vec<(u16, String)> {
+    let mut refused = Vec::new();
+    for _ in 0..300 {
+        let reply = ask(address, "POST", "app.test", "/echo", full("once only")).await;
+        match gist(&reply) {
+            (200, _, "-") => drop(answered.fetch_add(1, SeqCst)),
+            (status, _, class) => refused.push((status, class.to_owned())),
+        }
+    }
+    refused
+}
+
+#[tokio::test]
+async fn a_death_lets_no_post_run_twice_and_shows_no_page() {
+    let mut sites = sites(["a", "b", "c"]).await;
+    let (_gateway, address) = gateway(&entries(&sites, false), ONE_POOL).await;
+    let answered = Arc::<AtomicUsize>::default();
+    let visitors: Vec<_> = (0..8).map(|_| tokio::spawn(posts(address, Arc::clone(&answered)))).collect();
+    let reached = async |count| {
+        let enough = async || (answered.load(SeqCst) >= count).then_some(());
+        until(&format!("{count} answers"), SOON, enough).await.expect("POSTs go on");
+    };
+    reached(400).await;
+    sites[0].frps.kill9();
+    reached(1200).await;
+    sites[1].frpc.kill9();
+    let mut refused = Vec::new();
+    for visitor in visitors {
+        refused.extend(visitor.await.expect("a visitor does not panic"));
+    }
+    let answered = answered.load(SeqCst);
+    let ran: u64 = sites.iter().map(|site| site.app.requests()).sum();
+    eprintln!("2400 POSTs over two deaths: {answered} answered 200, {ran} ran, refused: {refused:?}");
+    assert_eq!(answered + refused.len(), 2400);
+    assert!(refused.iter().all(|(status, _)| *status == 502), "{refused:?}");
+    assert!(refused.len() <= 16, "only what was under way may be lost: {refused:?}");
+    let ran = usize::try_from(ran).expect("a small number");
+    assert!((answered..=2400).contains(&ran), "{ran} ran of 2400 sent, {answered} of them answered");
 }
 
 #[tokio::test]

@@ -58,6 +58,12 @@ async fn apply(gateway: &Gateway, text: &str) {
     assert_eq!(code, 200, "{said}");
 }
 
+/// Waits for a line with `text`; the log is written behind the scenes.
+async fn logs(gateway: &Gateway, text: &str) {
+    let outcome = until(text, PATIENCE, async || gateway.log().contains(text).then_some(())).await;
+    assert!(outcome.is_ok(), "{text:?} isn't logged:\n{}", gateway.log());
+}
+
 async fn generation(gateway: &Gateway) -> u64 {
     gateway.api("/api/v1/config").await.expect("the API answers")["generation"].as_u64().expect("a number")
 }
@@ -169,6 +175,9 @@ async fn a_link_to_a_file_elsewhere_is_followed() {
     fs::rename(link, file).expect("the file becomes a link");
     choice.says("new").await;
     for pool in ["old", "new"] {
+        // The lab keeps the log beside the file, so the last reload's own line wakes the watch once more. Not to be helped
+        // by that, the change comes later.
+        tokio::time::sleep(Duration::from_millis(700)).await;
         fs::write(&real, choice.turned_to(pool)).expect("written");
         choice.says(pool).await;
     }
@@ -247,18 +256,20 @@ async fn a_broken_file_leaves_the_old_state_in_force_and_says_so_everywhere() {
     for (broken, trace) in [
         (good.replace("pool: new", "pool: nowhere"), "routes[0].pool"),
         (good.replace("name: web, ", "name: web, bindd: 1, "), "bindd"),
-        (good.replace("frps: [", "frps: [["), "error["),
-        (String::new(), "error["),
+        (good.replace("frps: [", "frps: [["), "error[yaml-syntax]"),
+        (String::new(), "error[empty-file]"),
     ] {
-        gateway.edit(&broken).expect("written");
+        match broken.as_str() {
+            "" => fs::write(gateway.file(), "").expect("emptied in place"),
+            broken => gateway.edit(broken).expect("renamed into place"),
+        }
         successful(0.0).await;
         assert_eq!(ask().await, "old", "{broken}");
         let view = gateway.api("/api/v1/config").await.expect("the API answers");
         assert_eq!((&view["last_reload"], &view["generation"]), (&"refused".into(), &1.into()), "{view}");
         assert!(view["diagnostics"].as_array().is_some_and(|all| !all.is_empty()), "{view}");
-        let log = gateway.log();
-        let last = &log[log.len() - log.len().min(3000)..];
-        assert!(log.contains("reload refused") && last.contains(trace), "{trace} isn't logged:\n{log}");
+        logs(gateway, trace).await;
+        logs(gateway, "reload refused").await;
         let (code, said) = reload(gateway).await;
         assert_eq!((code, &said["result"]), (422, &"refused".into()), "{said}");
         // Back to what is in force: nothing new, and fine again.
@@ -417,7 +428,7 @@ async fn a_reload_that_needs_a_taken_port_is_refused_as_a_whole_and_names_the_li
     assert_eq!(code, 422, "{refused}");
     let why = refused["diagnostics"].to_string();
     assert!(why.contains("\\\"busy\\\"") && why.contains("listeners[2].bind"), "{why}");
-    assert!(gateway.log().contains("listener \"busy\" cannot listen on"), "{}", gateway.log());
+    logs(&gateway, "listener \"busy\" cannot listen on").await;
     assert_eq!(said(web, "app.test").await, "one", "nothing of it is in force");
     let listeners = gateway.api("/api/v1/listeners").await.expect("the API answers");
     assert_eq!(listeners.as_array().map(Vec::len), Some(1), "{listeners}");
