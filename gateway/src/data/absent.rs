@@ -5,7 +5,7 @@
 //! the page is recognised, never shown, and the server is left out for that host and path for a while. What is
 //! remembered is a preference: when nobody else is left, the servers left out are asked again.
 
-use std::{collections::HashMap, hash::BuildHasher};
+use std::{collections::HashMap, hash::BuildHasher, time::Duration};
 
 use lb_algos::Tick;
 
@@ -97,6 +97,9 @@ pub struct Absences {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Scope(u64);
 
+/// How long an endpoint whose absence is over stays suspect: it gets requests again, but none that could not be sent on
+/// if it still lacked the tunnel.
+const SUSPECT: Duration = Duration::from_secs(300);
 const MAX_SCOPES: usize = 16 * 1024;
 const CONFIRMED_SLOTS: usize = 4096;
 
@@ -127,9 +130,18 @@ impl Absences {
     /// Whether `endpoint` is left out for `scope` at `now`.
     #[must_use]
     pub fn is_absent(&self, scope: Scope, endpoint: u64, now: Tick) -> bool {
-        self.absent
-            .get(&scope)
-            .is_some_and(|list| list.iter().any(|(number, until)| *number == endpoint && *until > now))
+        self.left_out_until(scope, endpoint).is_some_and(|until| until > now)
+    }
+
+    /// Whether `endpoint` was left out for `scope` and has not been confirmed since.
+    #[must_use]
+    pub fn is_suspect(&self, scope: Scope, endpoint: u64, now: Tick) -> bool {
+        self.left_out_until(scope, endpoint).is_some_and(|until| until.saturating_add(SUSPECT) > now)
+    }
+
+    fn left_out_until(&self, scope: Scope, endpoint: u64) -> Option<Tick> {
+        let list = self.absent.get(&scope)?;
+        list.iter().find(|(number, _)| *number == endpoint).map(|(_, until)| *until)
     }
 
     /// Leaves `endpoint` out for `scope` until `until`.
@@ -144,14 +156,14 @@ impl Absences {
             }
         }
         let list = self.absent.entry(scope).or_default();
-        list.retain(|(number, until)| *number != endpoint && *until > now);
+        list.retain(|(number, _)| *number != endpoint);
         list.push((endpoint, until));
     }
 
     /// Drops what is over.
     pub fn forget_expired(&mut self, now: Tick) {
         self.absent.retain(|_, list| {
-            list.retain(|(_, until)| *until > now);
+            list.retain(|(_, until)| until.saturating_add(SUSPECT) > now);
             !list.is_empty()
         });
     }
@@ -207,6 +219,11 @@ mod tests {
         assert!(absences.is_absent(api, 7, at(4)) && !absences.is_absent(api, 7, at(5)));
         assert!(!absences.is_absent(api, 8, at(4)));
         absences.forget_expired(at(5));
+        assert!(
+            absences.is_suspect(api, 7, at(5)) && !absences.is_suspect(api, 8, at(5)),
+            "not confirmed since"
+        );
+        absences.forget_expired(at(305));
         assert!(absences.is_empty());
     }
 

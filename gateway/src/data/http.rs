@@ -371,8 +371,16 @@ async fn serve(
 
 fn pick_member(worker: &Worker, pool: &Pool, scratch: &Scratch, scope: Scope, now: Tick) -> Option<usize> {
     let absences = worker.absences.borrow();
-    let known =
-        Knowledge { tried: &scratch.tried, holders: &scratch.holders, absences: &absences, scope, now };
+    let head = &scratch.request;
+    let known = Knowledge {
+        tried: &scratch.tried,
+        holders: &scratch.holders,
+        absences: &absences,
+        scope,
+        cautious: !head.method.is_idempotent()
+            && matches!(head.body, RequestBody::None | RequestBody::Length(0)),
+        now,
+    };
     worker.with_policy(pool, |state| pick::pick(state, pool, known, &mut worker.rng.borrow_mut()))
 }
 

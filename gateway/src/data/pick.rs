@@ -47,6 +47,8 @@ pub struct Knowledge<'a> {
     pub absences: &'a Absences,
     /// Scope of the request.
     pub scope: Scope,
+    /// The request could not be sent on after frps's page: keep it off members that once lacked the tunnel.
+    pub cautious: bool,
     /// Now.
     pub now: Tick,
 }
@@ -109,7 +111,11 @@ impl Fleet for View<'_> {
         let up = !self.step.up || !member.endpoint.is_down(known.now);
         let present = self.nothing_absent
             || !self.step.present
-            || !known.absences.is_absent(known.scope, member.endpoint.number, known.now);
+            || !if known.cautious {
+                known.absences.is_suspect(known.scope, member.endpoint.number, known.now)
+            } else {
+                known.absences.is_absent(known.scope, member.endpoint.number, known.now)
+            };
         member.verdict.is_healthy() && holds && up && present && !known.tried.contains(&index)
     }
 
