@@ -18,7 +18,7 @@ use serde::Serialize;
 
 use super::{
     connection::Connection,
-    http::{Report, Scratch},
+    exchange::{Report, Scratch},
 };
 use crate::{
     http1::Known,

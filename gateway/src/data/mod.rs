@@ -11,6 +11,7 @@ pub mod answer;
 pub mod attempt;
 pub mod buffer;
 pub mod connection;
+pub mod exchange;
 
 pub mod headers;
 pub mod http;

@@ -7,7 +7,7 @@ use tokio::{io::AsyncWrite, net::TcpStream};
 use super::{
     buffer::Buffer,
     connection::Next,
-    http::{Report, Request},
+    exchange::{Report, Request},
     io::{while_moving, write_both},
     relay::{Framing, Relay},
 };

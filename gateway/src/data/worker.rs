@@ -23,7 +23,7 @@ use super::{
     absent::Absences,
     access_log::AccessLogHandle,
     buffer::Buffers,
-    http::Scratch,
+    exchange::Scratch,
     listener::{self, Stop},
     pick::PolicyState,
     upstream::IdleConnections,
