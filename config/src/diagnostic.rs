@@ -166,7 +166,7 @@ impl<'t> Source<'t> {
             (from, to - blanks.count())
         };
         let (from, to) = trimmed(from, to);
-        let masks: Vec<(usize, usize)> = self
+        let mut masks: Vec<(usize, usize)> = self
             .secrets
             .iter()
             .filter(|span| (span.start.line..=span.end.line).contains(&line))
@@ -175,6 +175,13 @@ impl<'t> Source<'t> {
                 trimmed(from, if span.end.line == line { span.end.column - 1 } else { source.len() })
             })
             .collect();
+        // `token: # SECRET`: where a secret was commented out, its comment is none to show.
+        if let Some(comment) = comment(&source)
+            && holds_secret_word(&source[..comment].iter().collect::<String>())
+        {
+            masks.retain(|(first, _)| *first < comment);
+            masks.push((comment, source.len()));
+        }
         let mut shown: Vec<char> = Vec::new();
         let (mut start, mut end) = (None, 0);
         let mut ahead = masks.iter().peekable();
@@ -202,8 +209,7 @@ impl<'t> Source<'t> {
     /// Without a tree: does this line, or the key whose value runs into it, look like a secret?
     fn may_hold_secret(&self, line: usize) -> bool {
         for text in self.lines[..line.min(self.lines.len())].iter().rev() {
-            let is_word = |word: &str| !word.is_empty() && is_secret_word(word);
-            if text.split(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '_' | '-')).any(is_word) {
+            if holds_secret_word(text) || holds_random_word(text) {
                 return true;
             }
             if text.contains("://") && text.contains('@') {
@@ -215,6 +221,24 @@ impl<'t> Source<'t> {
         }
         false
     }
+}
+
+/// Whether a word of a line looks like the key of a secret.
+fn holds_secret_word(text: &str) -> bool {
+    let is_word = |word: &str| !word.is_empty() && is_secret_word(word);
+    text.split(|c: char| !c.is_ascii_alphanumeric() && !matches!(c, '_' | '-')).any(is_word)
+}
+
+/// Whether a word of a line is as long as a key and has a digit: its own key may stand on the line before.
+fn holds_random_word(text: &str) -> bool {
+    const LONG: usize = 24;
+    let in_key = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/' | '=' | '_' | '-');
+    text.split(|c| !in_key(c)).any(|word| word.len() >= LONG && word.contains(|c: char| c.is_ascii_digit()))
+}
+
+/// Where a comment may begin: at a `#` that begins the line or follows a blank.
+fn comment(line: &[char]) -> Option<usize> {
+    (0..line.len()).find(|&i| line[i] == '#' && (i == 0 || line[i - 1].is_whitespace()))
 }
 
 /// The part of a long line around what is marked.

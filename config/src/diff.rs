@@ -52,6 +52,7 @@ pub fn diff(old: &Config, new: &Config) -> Changes {
     let mut process = Vec::new();
     process.extend(old.admin.differing(&new.admin).into_iter().map(|field| format!("admin.{field}")));
     process.extend(old.runtime.differing(&new.runtime).into_iter().map(|field| format!("runtime.{field}")));
+    process.extend((old.zone != new.zone).then(|| "zone".to_owned()));
     process.extend((old.access_log != new.access_log).then(|| "access_log".to_owned()));
     Changes {
         process,
@@ -161,9 +162,27 @@ macro_rules! named {
 
 item!(Admin { listen, token });
 item!(Runtime { workers, drain_timeout });
-item!(Frps { name, host, zone, control_port, vhost_http_port, weight, admin, not_found_marker });
+item!(Frps { name, host, zone, labels, control_port, vhost_http_port, weight, admin, not_found_marker });
 item!(Listener { name, bind, protocol, trusted_proxies, timeouts, limits });
-item!(Pool { name, frps, balance, health, retry, connect_timeout, keepalive, fail_timeout, absent_timeout });
+item!(Pool {
+    name,
+    frps,
+    balance,
+    latency_decay,
+    hash_bound,
+    affinity,
+    slow_start,
+    locality,
+    panic_threshold,
+    health,
+    outlier,
+    limits,
+    retry,
+    connect_timeout,
+    keepalive,
+    fail_timeout,
+    absent_timeout
+});
 item!(Route { name, matches, pools, timeout, listeners });
 named!(Frps Listener Pool Route);
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     keys::{Key, Kind, Need, ROOT, Section},
-    units::{DURATION_FORMS, SIZE_FORMS, format_duration, format_size},
+    units::{DURATION_FORMS, SIZE_FORMS, format_duration, format_factor, format_size},
 };
 
 /// Every key with type, default, range and meaning, as Markdown.
@@ -17,6 +17,8 @@ pub fn reference_markdown() -> String {
          One YAML file. All faults of a file are reported in one run, each with its place; unknown keys are faults.\n\n\
          - **duration**: {DURATION_FORMS}. A bare number is no duration.\n\
          - **size**: {SIZE_FORMS}.\n\
+         - **percent**: 20% or 20, whole. **factor**: 1.25, with at most two decimals.\n\
+         - A default of `{{}}` is a map of which every key has its default.\n\
          - **name**: 1 to 64 letters, digits, `_`, `.` or `-`; names become metric labels and hold no variables.\n\
          - **variables**: `${{NAME}}` in any other value is replaced by the environment variable; `$${{` is a plain `${{`.\n\
          - **secret**: the value, `${{NAME}}`, or `file:/path` (a line end at its end is dropped). Never shown anywhere.\n\
@@ -59,10 +61,16 @@ fn collect_kind(kind: &'static Kind, found: &mut Vec<&'static Section>) {
         | Kind::Regex
         | Kind::Method
         | Kind::Statuses
+        | Kind::Token
+        | Kind::Domain
+        | Kind::Label
+        | Kind::Bool
         | Kind::Integer(..)
         | Kind::Duration(..)
         | Kind::DurationOrOff(..)
         | Kind::Size(..)
+        | Kind::Percent(..)
+        | Kind::Factor(..)
         | Kind::Word(..)
         | Kind::True
         | Kind::Reference(_) => {}
@@ -90,7 +98,9 @@ fn write_key(page: &mut String, key: &Key) {
         Need::Default(text) => format!("`{text}`"),
     };
     let (kind, range) = (kind(&key.kind), range(&key.kind));
-    page.push_str(&format!("| `{}` | {kind} | {default} | {range} | {} |\n", key.name, key.meaning));
+    // A bar would end the cell, even within backquotes.
+    let meaning = key.meaning.replace('|', "\\|");
+    page.push_str(&format!("| `{}` | {kind} | {default} | {range} | {meaning} |\n", key.name));
 }
 
 fn kind(kind_of: &Kind) -> String {
@@ -108,10 +118,16 @@ fn kind(kind_of: &Kind) -> String {
         Kind::Regex => "regular expression",
         Kind::Method => "HTTP method",
         Kind::Statuses => "status or range",
+        Kind::Token => "HTTP token",
+        Kind::Domain => "DNS name",
+        Kind::Label => "text, 1 to 64 characters",
+        Kind::Bool => "`true` or `false`",
         Kind::Integer(..) => "integer",
         Kind::Duration(..) => "duration",
         Kind::DurationOrOff(..) => "duration or `off`",
         Kind::Size(..) => "size",
+        Kind::Percent(..) => "percent",
+        Kind::Factor(..) => "factor",
         Kind::True => "`true`",
         Kind::Section(section) => return format!("map [`{}`]", section.title),
         Kind::Reference(section) => return format!("name of one of `{section}`"),
@@ -134,6 +150,9 @@ fn range(kind: &Kind) -> String {
         Kind::Duration(..) | Kind::DurationOrOff(..) => format!("{} to {}", duration(min), duration(max)),
         Kind::Size(..) if max == u64::MAX => format!("from {}", format_size(min)),
         Kind::Size(..) => format!("{} to {}", format_size(min), format_size(max)),
+        Kind::Percent(..) => format!("{min}% to {max}%"),
+        Kind::Factor(..) => format!("{} to {}", format_factor(min), format_factor(max)),
+        Kind::Either(kinds) => kinds.iter().map(range).find(|range| !range.is_empty()).unwrap_or_default(),
         _ => String::new(),
     }
 }

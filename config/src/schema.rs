@@ -43,7 +43,9 @@ fn property(key: &Key) -> Value {
     schema["description"] = json!(key.meaning);
     if let Need::Default(default) = key.need {
         schema["default"] = match key.kind {
+            _ if default == "{}" => json!({}),
             Kind::Integer(..) => default.parse::<u64>().map_or(json!(default), |number| json!(number)),
+            Kind::Bool => json!(default == "true"),
             _ => json!(default),
         };
     }
@@ -58,7 +60,10 @@ fn kind(kind_of: &Kind) -> Value {
         Kind::Name | Kind::Reference(_) => {
             json!({ "type": ["string", "number", "boolean"], "pattern": r"^[A-Za-z0-9_.-]{1,64}$|\$\{" })
         }
+        Kind::Label => json!({ "type": ["string", "number", "boolean"], "minLength": 1, "maxLength": 64 }),
         Kind::Host
+        | Kind::Token
+        | Kind::Domain
         | Kind::Authority
         | Kind::Url
         | Kind::Address
@@ -77,8 +82,23 @@ fn kind(kind_of: &Kind) -> Value {
             { "type": "integer", "minimum": 0 },
             { "type": "string", "pattern": format!("^[0-9]+(B|KiB|MiB|GiB)?$|{VARIABLE}") },
         ] }),
+        Kind::Percent(min, max) => json!({ "anyOf": [
+            { "type": "integer", "minimum": min, "maximum": max },
+            { "type": "string", "pattern": format!("^[0-9]+%?$|{VARIABLE}") },
+        ] }),
+        Kind::Factor(min, max) => json!({ "anyOf": [
+            { "type": "number", "minimum": as_factor(*min), "maximum": as_factor(*max) },
+            { "type": "string", "pattern": format!(r"^[0-9]+(\.[0-9]{{1,2}})?$|{VARIABLE}") },
+        ] }),
+        Kind::Bool => json!({ "anyOf": [
+            { "enum": [true, false, "true", "false"] },
+            { "type": "string", "pattern": VARIABLE },
+        ] }),
         Kind::Word(words, _) => {
-            json!({ "anyOf": [{ "enum": words }, { "type": "string", "pattern": VARIABLE }] })
+            // YAML 1.1 readers, some editors among them, take `off` for a boolean.
+            let off = words.contains(&"off").then_some(json!(false));
+            let allowed: Vec<Value> = words.iter().map(|word| json!(word)).chain(off).collect();
+            json!({ "anyOf": [{ "enum": allowed }, { "type": "string", "pattern": VARIABLE }] })
         }
         Kind::True => json!({ "enum": [true, "true"] }),
         Kind::Section(inner) => section(inner),
@@ -89,6 +109,11 @@ fn kind(kind_of: &Kind) -> Value {
         Kind::Either(kinds) => json!({ "anyOf": kinds.iter().map(kind).collect::<Vec<_>>() }),
         Kind::Map(value) => json!({ "type": ["object", "null"], "additionalProperties": kind(value) }),
     }
+}
+
+/// Percent as a number of times.
+fn as_factor(percent: u64) -> f64 {
+    f64::from(u32::try_from(percent).unwrap_or(u32::MAX)) / 100.0
 }
 
 fn duration(also: &str) -> String {

@@ -1,4 +1,4 @@
-//! Durations (`1m30s`) and sizes (`64KiB`) as people write them.
+//! Durations (`1m30s`), sizes (`64KiB`), percents (`20%`) and factors (`1.25`) as people write them.
 //!
 //! A bare number is no duration: whether it means seconds or milliseconds is what people get wrong. A bare number
 //! is a size, because bytes are the only thing it can mean.
@@ -94,6 +94,55 @@ pub fn format_size(bytes: u64) -> String {
         .map_or_else(|| bytes.to_string(), |(unit, factor)| format!("{}{unit}", bytes / factor))
 }
 
+/// Reads `20%` or `20` as percent.
+///
+/// # Errors
+/// [`BadUnit`] with the allowed forms; for a fraction with the percent that it may mean. Overflow is an error.
+pub fn parse_percent(text: &str) -> Result<u64, BadUnit> {
+    let bad = || BadUnit { help: "write a whole percent like 20%".to_owned() };
+    match digits(text).ok_or_else(bad)? {
+        (percent, "" | "%") => Ok(percent),
+        _ => Err(match parse_factor(text) {
+            Ok(percent) if percent <= 100 => BadUnit { help: format!("did you mean \"{percent}%\"?") },
+            Ok(_) | Err(_) => bad(),
+        }),
+    }
+}
+
+/// Reads `1.25`, `1.4` or `3` as percent: 125, 140, 300. At most two decimals.
+///
+/// # Errors
+/// [`BadUnit`] with the allowed forms; for `125%` with the factor that it means. Overflow is an error.
+pub fn parse_factor(text: &str) -> Result<u64, BadUnit> {
+    let bad = || BadUnit { help: "write a factor like 1.25, with at most two decimals".to_owned() };
+    let (whole, rest) = digits(text).ok_or_else(bad)?;
+    if rest == "%" {
+        return Err(BadUnit { help: format!("did you mean \"{}\"?", format_factor(whole)) });
+    }
+    let decimals = match rest.strip_prefix('.') {
+        None if rest.is_empty() => "0",
+        Some(decimals) if matches!(decimals.len(), 1 | 2) => decimals,
+        None | Some(_) => return Err(bad()),
+    };
+    let (fraction, after) = digits(decimals).ok_or_else(bad)?;
+    if !after.is_empty() {
+        return Err(bad());
+    }
+    let fraction = if decimals.len() == 1 { fraction * 10 } else { fraction };
+    whole.checked_mul(100).and_then(|percent| percent.checked_add(fraction)).ok_or_else(bad)
+}
+
+/// Writes percent the way [`parse_factor`] reads it.
+#[must_use]
+pub fn format_factor(percent: u64) -> String {
+    let (whole, fraction) = (percent / 100, percent % 100);
+    match fraction {
+        0 => whole.to_string(),
+        tenths if tenths % 10 == 0 => format!("{whole}.{}", tenths / 10),
+        _ => format!("{whole}.{fraction:02}"),
+    }
+}
+
 /// Splits a number off the front; `None` when there is none or it does not fit.
 fn digits(text: &str) -> Option<(u64, &str)> {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -163,7 +212,34 @@ mod tests {
     }
 
     #[test]
+    fn percents_and_factors_read_as_written() {
+        for (text, percent) in [("20%", 20), ("20", 20), ("0", 0), ("100%", 100)] {
+            assert_eq!(parse_percent(text), Ok(percent), "{text}");
+        }
+        for (text, percent) in
+            [("1.25", 125), ("1.4", 140), ("3", 300), ("1.05", 105), ("0.5", 50), ("2.00", 200)]
+        {
+            assert_eq!(parse_factor(text), Ok(percent), "{text}");
+        }
+    }
+
+    #[test]
+    fn bad_percents_and_factors_say_what_to_write() {
+        for text in ["", "%", "-1%", "20 %", "12.345", "20%%", "x", "99999999999999999999"] {
+            parse_percent(text).expect_err(text);
+        }
+        for text in ["", ".5", "1.", "1.255", "-1", "1,25", "1.2x", "1.x", "x", "999999999999999999"] {
+            parse_factor(text).expect_err(text);
+        }
+        assert_eq!(parse_percent("0.2").unwrap_err().help, "did you mean \"20%\"?");
+        assert_eq!(parse_factor("125%").unwrap_err().help, "did you mean \"1.25\"?");
+    }
+
+    #[test]
     fn what_is_written_reads_back() {
+        for percent in [0, 1, 10, 99, 100, 105, 125, 140, 10_000] {
+            assert_eq!(parse_factor(&format_factor(percent)), Ok(percent));
+        }
         for millis in [0, 1, 999, 1_000, 90_000, 3_661_001, 86_400_000] {
             let duration = Duration::from_millis(millis);
             assert_eq!(parse_duration(&format_duration(duration)), Ok(duration));

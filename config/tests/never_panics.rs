@@ -44,6 +44,45 @@ proptest! {
         }
         check(&text.into_iter().collect::<String>());
     }
+
+    /// One slip of the finger anywhere but in the keys themselves, in a file that is otherwise right or has a fault.
+    #[test]
+    fn keys_of_a_cookie_are_never_shown(
+        flow in any::<bool>(),
+        fault in any::<bool>(),
+        at in any::<prop::sample::Index>(),
+        kind in 0_usize..3,
+        c in "[ \n\t:,{}\\[\\]a-z_'\"#&*-]",
+    ) {
+        const KEYS: [&str; 2] = ["literal-key-0123456789abcdefghijklm", "literal-old-0123456789abcdefghijklm"];
+        let [key, old] = KEYS;
+        let ttl = if fault { "1" } else { "1h" };
+        let cookie = if flow {
+            format!("{{ name: gw, key: {key}, old_key: {old}, ttl: {ttl} }}")
+        } else {
+            format!("\n        name: gw\n        key: {key}\n        old_key: {old}\n        ttl: {ttl}")
+        };
+        let text = format!(
+            "frps: [ {{ name: a, host: a, vhost_http_port: 80 }} ]\nlisteners: [ {{ name: w, bind: '0.0.0.0:80' }} ]\n\
+             pools:\n  - name: p\n    affinity:\n      cookie: {cookie}\n"
+        );
+        let mut edited: Vec<char> = text.chars().collect();
+        let in_key = |i: usize| KEYS.iter().any(|key| {
+            text.find(key).is_some_and(|start| (start..start + key.len()).contains(&i))
+        });
+        let outside: Vec<usize> = (0..edited.len()).filter(|i| !in_key(*i)).collect();
+        let at = outside[at.index(outside.len())];
+        match kind {
+            0 => { edited.remove(at); }
+            1 => edited.insert(at, c.chars().next().unwrap_or(' ')),
+            _ => edited[at] = c.chars().next().unwrap_or(' '),
+        }
+        let edited: String = edited.into_iter().collect();
+        let shown = common::text(&load(&edited, "any.yaml", &Table));
+        for key in KEYS {
+            prop_assert!(!shown.contains(&key[..20]), "a key is shown:\n{shown}\nof:\n{edited}");
+        }
+    }
 }
 
 fn check(text: &str) {

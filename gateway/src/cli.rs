@@ -1,17 +1,25 @@
-//! The command line. Exit codes: 0 ok, 1 failed, 2 bad configuration (or bad arguments).
+//! The command line. Exit codes: 0 ok, 1 failed, 2 bad configuration (or bad arguments, or no gateway there to ask).
 
 use std::{
     fmt::Display,
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
+    net::IpAddr,
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::{Parser, Subcommand, ValueEnum};
-use frp_gateway_config::Severity;
+use frp_gateway_config::{Severity, units};
 use serde_json::json;
 
 use crate::{
+    admin::explain::Ask,
+    client::{
+        self,
+        reach::{Gateway, Reach, Unanswered},
+        table::Colour,
+    },
     control::{Fault, reload::System},
     lifecycle::{self, StartError},
     telemetry::log,
@@ -51,6 +59,44 @@ enum Command {
         #[arg(long, value_enum, default_value = "text")]
         format: Output,
     },
+    /// Say where a request would go and why, by the running gateway's live state. Nothing is sent to any endpoint.
+    ///
+    /// Ends with 0 when an endpoint would get the request, 1 when none would, 2 when there is no answer.
+    Explain {
+        /// What is asked for: http://host[:port]/path
+        url: String,
+        /// A header that goes with it; may be repeated.
+        #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = header)]
+        headers: Vec<(String, String)>,
+        /// Its method.
+        #[arg(short = 'X', long, default_value = "GET")]
+        method: String,
+        /// The visitor's address. Default: 127.0.0.1.
+        #[arg(long, value_name = "IP")]
+        from: Option<IpAddr>,
+        /// Where it comes in. Default: the listener on the URL's port, or the only one.
+        #[arg(long, value_name = "NAME")]
+        listener: Option<String>,
+        /// How the result looks.
+        #[arg(long, value_enum, default_value = "text")]
+        format: Output,
+        #[command(flatten)]
+        reach: Reach,
+    },
+    /// Show the running gateway's pools: state, load, latency and live share of every endpoint.
+    Status {
+        /// Go on until interrupted.
+        #[arg(short, long)]
+        watch: bool,
+        /// Time over which rates and shares are taken.
+        #[arg(short, long, value_name = "DURATION", default_value = "1s", value_parser = interval)]
+        interval: Duration,
+        /// How the result looks; JSON is one object per line.
+        #[arg(long, value_enum, default_value = "text")]
+        format: Output,
+        #[command(flatten)]
+        reach: Reach,
+    },
     /// Print the JSON Schema of the configuration, for editors.
     Schema,
     /// Print the version.
@@ -69,6 +115,19 @@ pub fn main(arguments: &Arguments) -> ExitCode {
     ExitCode::from(match &arguments.command {
         Command::Run { config, log_format, log_level } => run(config, *log_format, *log_level),
         Command::Check { file, format } => check(file, *format),
+        Command::Explain { url, headers, method, from, listener, format, reach } => {
+            let ask = Ask {
+                url: url.clone(),
+                method: method.clone(),
+                headers: headers.clone(),
+                from: *from,
+                listener: listener.clone(),
+            };
+            with_gateway(reach, async |gateway| explain(&gateway, &ask, *format).await)
+        }
+        Command::Status { watch, interval, format, reach } => {
+            with_gateway(reach, async |gateway| status(&gateway, *interval, *watch, *format).await)
+        }
         Command::Schema => say(frp_gateway_config::schema::json_schema()),
         Command::Version => say(concat!("frp-gateway ", env!("CARGO_PKG_VERSION"))),
     })
@@ -146,6 +205,82 @@ fn check(file: &Path, output: Output) -> u8 {
         }
     }
     if ok { OK } else { BAD_CONFIG }
+}
+
+/// Asks the running gateway; what can't be asked is complained about.
+fn with_gateway(reach: &Reach, ask: impl AsyncFnOnce(Gateway) -> Result<u8, Unanswered>) -> u8 {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            complain(&format!("frp-gateway: cannot start: {error}"));
+            return FAILED;
+        }
+    };
+    let asked = reach.resolve().and_then(|gateway| runtime.block_on(ask(gateway)));
+    asked.unwrap_or_else(|unanswered| {
+        complain(&format!("frp-gateway: {unanswered}"));
+        BAD_CONFIG
+    })
+}
+
+async fn explain(gateway: &Gateway, ask: &Ask, output: Output) -> Result<u8, Unanswered> {
+    let told = client::explain::ask(gateway, ask).await?;
+    match output {
+        Output::Json => say(as_json(&told)),
+        Output::Text => say(client::explain::text(&told, Colour::of_stdout()).trim_end()),
+    };
+    Ok(if client::explain::is_served(&told) { OK } else { FAILED })
+}
+
+async fn status(gateway: &Gateway, every: Duration, watch: bool, output: Output) -> Result<u8, Unanswered> {
+    let mut before = client::status::ask(gateway).await?;
+    loop {
+        tokio::time::sleep(every).await;
+        let after = match client::status::ask(gateway).await {
+            Ok(after) => after,
+            // It may be restarting.
+            Err(gone @ Unanswered::Unreachable { .. }) if watch => {
+                complain(&format!("frp-gateway: {gone}"));
+                continue;
+            }
+            Err(unanswered) => return Err(unanswered),
+        };
+        let report = client::status::compare(&before, &after);
+        before = after;
+        let shown = match output {
+            Output::Json => as_json(&report),
+            Output::Text => {
+                let text = client::status::text(&report, Colour::of_stdout());
+                match (watch, io::stdout().is_terminal()) {
+                    // Home and clear.
+                    (true, true) => format!("\x1b[H\x1b[2J{}", text.trim_end()),
+                    (true, false) => text,
+                    (false, _) => text.trim_end().to_owned(),
+                }
+            }
+        };
+        // Nobody reads any more: `status --watch | head`.
+        if writeln!(io::stdout(), "{shown}").is_err() || !watch {
+            return Ok(OK);
+        }
+    }
+}
+
+/// One line.
+fn as_json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_else(|error| json!({ "error": error.to_string() }).to_string())
+}
+
+/// `NAME: VALUE`, as in curl.
+fn header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(':').ok_or("a header is NAME: VALUE")?;
+    Ok((name.trim().to_owned(), value.trim().to_owned()))
+}
+
+/// A positive duration, as in the configuration.
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = units::parse_duration(text).map_err(|error| error.help)?;
+    if interval < Duration::from_millis(100) { Err("at least 100ms".to_owned()) } else { Ok(interval) }
 }
 
 fn counted(n: usize, one: &str, many: &str) -> String {

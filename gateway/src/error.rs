@@ -22,6 +22,10 @@ pub enum Refusal {
     TunnelAway,
     /// Every endpoint of the pool is down, unhealthy, or weighs 0.
     NoEndpoint,
+    /// Every endpoint is at its limit, and the queue is full or the wait too long.
+    Overloaded,
+    /// The visitor's session is at an endpoint that is gone, and the pool's affinity is strict.
+    SessionAway,
     /// Connecting failed wherever it was tried.
     ConnectFailed,
     /// The response head did not come in time.
@@ -37,7 +41,7 @@ pub enum Refusal {
 }
 
 /// Labels of [`Refusal`], in the order of [`Refusal::index`].
-pub const ERROR_CLASSES: [&str; 15] = [
+pub const ERROR_CLASSES: [&str; 17] = [
     "bad_request",
     "head_timeout",
     "body_timeout",
@@ -53,6 +57,8 @@ pub const ERROR_CLASSES: [&str; 15] = [
     "upstream_invalid",
     "may_have_run",
     "shutting_down",
+    "overloaded",
+    "session_away",
 ];
 
 impl Refusal {
@@ -75,6 +81,8 @@ impl Refusal {
             Self::UpstreamInvalid => 12,
             Self::MayHaveRun => 13,
             Self::ShuttingDown => 14,
+            Self::Overloaded => 15,
+            Self::SessionAway => 16,
         }
     }
 
@@ -93,7 +101,11 @@ impl Refusal {
             Self::BodyTooLarge => 413,
             Self::MethodRefused => 405,
             Self::NoRoute | Self::NoTunnel => 404,
-            Self::TunnelAway | Self::NoEndpoint | Self::ShuttingDown => 503,
+            Self::TunnelAway
+            | Self::NoEndpoint
+            | Self::ShuttingDown
+            | Self::Overloaded
+            | Self::SessionAway => 503,
             Self::UpstreamTimeout => 504,
             Self::ConnectFailed | Self::UpstreamBroken | Self::UpstreamInvalid | Self::MayHaveRun => 502,
         }
@@ -112,6 +124,8 @@ impl Refusal {
             Self::NoTunnel => "No FRP server has a tunnel for this host and path.",
             Self::TunnelAway => "The tunnel of this host is away. Please try again.",
             Self::NoEndpoint => "No endpoint is available. Please try again.",
+            Self::Overloaded => "Every endpoint is at its limit. Please try again.",
+            Self::SessionAway => "The endpoint of this session is away. Please try again.",
             Self::ConnectFailed => "No endpoint could be reached.",
             Self::UpstreamTimeout => "The endpoint did not answer in time.",
             Self::UpstreamBroken => "The endpoint broke the connection before it answered.",

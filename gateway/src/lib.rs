@@ -2,15 +2,18 @@
 //!
 //! Reading order: [`snapshot`] (what a request sees), [`data`] (the request path, `docs/request-path.md`),
 //! [`http1`] (the codec under it), [`control`] (events → reducer → snapshot), [`frps`] and [`health`] (where events come
-//! from), [`admin`], [`telemetry`], [`lifecycle`] (start, signals, drain), [`cli`].
+//! from), [`admin`], [`telemetry`], [`lifecycle`] (start, signals, drain), [`cli`], [`client`] (asks a gateway that runs).
 
 pub mod admin;
 pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod control;
 pub mod data;
 pub mod error;
 pub mod frps;
+#[cfg(test)]
+mod golden;
 pub mod health;
 pub mod http1;
 pub mod lifecycle;

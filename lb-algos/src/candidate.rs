@@ -1,5 +1,7 @@
 //! What a policy may know of the endpoints it chooses from.
 
+use crate::Latency;
+
 /// The endpoints of one pool as they stand for one pick. Index order is the pool's; indexes go from 0 to `len() - 1`.
 ///
 /// Policies ask lazily, so a pick costs only the loads it needs and builds no list. Answers may change between two calls
@@ -23,6 +25,11 @@ pub trait Fleet {
 
     /// Requests sent to it and not ended, by all threads.
     fn in_flight(&self, index: usize) -> u32;
+
+    /// What is known of its latency; `None` = nothing is kept of it.
+    fn latency(&self, _index: usize) -> Option<&Latency> {
+        None
+    }
 
     /// Whether there is no endpoint at all.
     fn is_empty(&self) -> bool {

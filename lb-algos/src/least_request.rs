@@ -1,7 +1,7 @@
 //! Fewest requests in flight.
 
 use crate::{
-    Fleet, Policy, Rng, Tick,
+    Ask, Fleet, Pick, Policy, Reason, Rng,
     candidate::stake,
     weighted::{Lot, Table},
 };
@@ -43,7 +43,21 @@ impl LeastRequest {
 }
 
 impl Policy for LeastRequest {
-    fn pick<F: Fleet + ?Sized>(&mut self, fleet: &F, _now: Tick, rng: &mut Rng) -> Option<usize> {
+    fn pick<F: Fleet + ?Sized>(&mut self, fleet: &F, _ask: Ask, rng: &mut Rng) -> Option<Pick> {
+        self.least(fleet, rng).map(|index| Reason::LeastLoaded.of(index))
+    }
+
+    fn rebuild<F: Fleet + ?Sized>(&mut self, fleet: &F) {
+        if fleet.len() <= SCAN_UP_TO {
+            self.table.clear();
+        } else {
+            self.table.build(fleet);
+        }
+    }
+}
+
+impl LeastRequest {
+    fn least<F: Fleet + ?Sized>(&self, fleet: &F, rng: &mut Rng) -> Option<usize> {
         if fleet.len() <= SCAN_UP_TO {
             return least_of_all(fleet, rng).map(|(index, _)| index);
         }
@@ -59,14 +73,6 @@ impl Policy for LeastRequest {
         match rival {
             Some((index, lower)) if lower.is_below(load) => Some(index),
             _ => Some(first),
-        }
-    }
-
-    fn rebuild<F: Fleet + ?Sized>(&mut self, fleet: &F) {
-        if fleet.len() <= SCAN_UP_TO {
-            self.table.clear();
-        } else {
-            self.table.build(fleet);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Weighted random choice.
 
 use crate::{
-    Fleet, Policy, Rng, Tick,
+    Ask, Fleet, Pick, Policy, Reason, Rng,
     weighted::{Table, scan},
 };
 
@@ -31,8 +31,9 @@ impl Random {
 }
 
 impl Policy for Random {
-    fn pick<F: Fleet + ?Sized>(&mut self, fleet: &F, _now: Tick, rng: &mut Rng) -> Option<usize> {
-        self.table.draw(fleet, None, rng).or_else(|| scan(fleet, rng))
+    fn pick<F: Fleet + ?Sized>(&mut self, fleet: &F, _ask: Ask, rng: &mut Rng) -> Option<Pick> {
+        let drawn = self.table.draw(fleet, None, rng).or_else(|| scan(fleet, rng));
+        drawn.map(|index| Reason::Chance.of(index))
     }
 
     fn rebuild<F: Fleet + ?Sized>(&mut self, fleet: &F) {

@@ -1,11 +1,19 @@
 //! Smooth weighted round robin.
 
-use crate::{Fleet, Policy, Rng, Tick, candidate::stake, weighted::scan};
+use crate::{Ask, Fleet, Pick, Policy, Reason, Rng, candidate::stake, turns::Turns, weighted::scan};
 
 /// Work that finding the starting position may cost, in endpoint visits; spent once per pool and worker.
 ///
 /// Measured 2026-11 (2 virtual cores, other work running), furthest start, 50 to 2000 endpoints: median 0.15–0.24 ms.
 const START_BUDGET: u64 = 1 << 17;
+
+/// Up to this many endpoints, credits; above, a queue.
+///
+/// Credits are the smoother of the two, the queue costs the same at any size. Where they cost the same wasn't measured yet.
+const CREDITS_UP_TO: usize = 64;
+
+/// What passing one turn by in a queue costs, in endpoint visits.
+const PASSING: u64 = 32;
 
 /// Picks in turn, each endpoint as often as its weight says, spread as evenly as can be.
 ///
@@ -13,10 +21,15 @@ const START_BUDGET: u64 = 1 << 17;
 /// the one with most credit is picked and pays what all of them earned. An ineligible endpoint neither earns nor pays: the
 /// others go on smoothly in their proportions, and when it is back it carries on where it was, with no burst to catch up.
 ///
+/// Fleets over 64 keep a queue instead: in every round, as long as the sum of weights, an endpoint of weight w has its turns
+/// at ½/w, 1½/w … of the round; the earliest is picked. Endpoints of equal weight thus go in a row, by index. What is said
+/// of exactness and coming back holds there as well; credits and turns are not converted when a fleet grows past 64.
+///
 /// - Exact: while weights and eligibility stay, any `sum of weights` picks in a row give each endpoint its weight; in the
 ///   first such row after a rebuild that changed them, its weight ± 2.
-/// - Cost: O(n) per pick, no allocation; about 1 ns per endpoint plus what [`Fleet::eligible`] costs. The very first pick
-///   also plays up to 131,072 / n picks forward to start somewhere in the cycle.
+/// - Cost: up to 64 endpoints O(n), about 1 ns per endpoint plus what [`Fleet::eligible`] costs; above, O(log n) for each
+///   turn looked at, and O(n) when 32 in a row belong to ineligible ones. No allocation. The very first pick also plays
+///   some turns forward to start somewhere in the cycle: up to 131,072 / n, or 4,096.
 /// - `None` only when no eligible endpoint has weight > 0.
 /// - Ties go to the lower index.
 /// - Start: a position in the cycle, drawn at the first pick from `rng`, so that workers (each with its own seed) don't
@@ -34,6 +47,8 @@ pub struct RoundRobin {
     credits: Vec<i64>,
     /// Sum of weights at the last rebuild: what a pick costs while all are eligible.
     price: i64,
+    /// Instead of credits, in large fleets.
+    turns: Turns,
     /// Whether the starting position was taken.
     started: bool,
     /// Where to start; `None` = draw it.
@@ -72,35 +87,67 @@ impl RoundRobin {
         Some(index)
     }
 
+    fn rebuild_turns<F: Fleet + ?Sized>(&mut self, fleet: &F) {
+        let mut known: Vec<(u64, usize)> = self.ids.iter().copied().zip(0..).collect();
+        known.sort_unstable();
+        let before = |index| {
+            let at = known.binary_search_by_key(&fleet.id(index), |&(id, _)| id).ok()?;
+            Some(known[at].1).filter(|_| self.credits.is_empty())
+        };
+        let stays = (0..fleet.len()).any(|index| before(index).is_some());
+        if !stays {
+            self.turns.clear();
+        }
+        self.turns.rebuild(fleet, before);
+        self.started &= stays;
+        self.ids = (0..fleet.len()).map(|index| fleet.id(index)).collect();
+        self.credits.clear();
+        self.price = 0;
+    }
+
     /// Plays forward to the starting position, as if all were eligible.
     fn take_start<F: Fleet + ?Sized>(&mut self, fleet: &F, rng: &mut Rng) {
         self.started = true;
         let weights = || (0..fleet.len()).map(|index| u64::from(fleet.weight(index)));
         let divisor = weights().fold(0, gcd);
-        let affordable = START_BUDGET.div_ceil(self.credits.len().max(1) as u64);
+        let queued = self.turns.len() > 0;
+        let affordable = START_BUDGET / if queued { PASSING } else { self.credits.len().max(1) as u64 };
         let cycle = weights().sum::<u64>().checked_div(divisor).unwrap_or(0).min(affordable);
         let position = match self.start {
             Some(position) => position.checked_rem(cycle).unwrap_or(0),
             None => rng.below_u64(cycle),
         };
         for _ in 0..position {
+            if queued {
+                self.turns.pass(fleet);
+                continue;
+            }
             self.turn(|index| Some(fleet.weight(index)).filter(|&weight| weight > 0));
         }
     }
 }
 
 impl Policy for RoundRobin {
-    fn pick<F: Fleet + ?Sized>(&mut self, fleet: &F, _now: Tick, rng: &mut Rng) -> Option<usize> {
-        if self.credits.len() != fleet.len() {
-            return scan(fleet, rng);
+    fn pick<F: Fleet + ?Sized>(&mut self, fleet: &F, _ask: Ask, rng: &mut Rng) -> Option<Pick> {
+        if self.ids.len() != fleet.len() {
+            return scan(fleet, rng).map(|index| Reason::Chance.of(index));
         }
         if !self.started {
             self.take_start(fleet, rng);
         }
-        self.turn(|index| stake(fleet, index))
+        let turn = if self.turns.len() > 0 {
+            self.turns.pick(fleet)
+        } else {
+            self.turn(|index| stake(fleet, index))
+        };
+        turn.map(|index| Reason::Turn.of(index))
     }
 
     fn rebuild<F: Fleet + ?Sized>(&mut self, fleet: &F) {
+        if fleet.len() > CREDITS_UP_TO {
+            return self.rebuild_turns(fleet);
+        }
+        self.turns.clear();
         let mut known: Vec<(u64, i64)> = self.ids.iter().copied().zip(self.credits.iter().copied()).collect();
         known.sort_unstable_by_key(|&(id, _)| id);
         let credit_of = |id: u64| {
@@ -142,6 +189,7 @@ fn gcd(a: u64, b: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Tick;
 
     struct Weights(Vec<(u64, u32)>);
 
@@ -168,7 +216,7 @@ mod tests {
     }
 
     fn with_credits(ids: &[u64], credits: &[i64], price: i64) -> RoundRobin {
-        RoundRobin { ids: ids.into(), credits: credits.into(), price, started: true, start: None }
+        RoundRobin { ids: ids.into(), credits: credits.into(), price, started: true, ..RoundRobin::new() }
     }
 
     #[test]
@@ -237,7 +285,7 @@ mod tests {
         policy.rebuild(&fleet);
         let mut rng = Rng::seeded(1);
         let mut picks: Vec<usize> =
-            (0..50).map(|_| policy.pick(&fleet, Tick::ZERO, &mut rng).unwrap()).collect();
+            (0..50).map(|_| policy.pick(&fleet, Ask::at(Tick::ZERO), &mut rng).unwrap().index).collect();
         picks.sort_unstable();
         assert_eq!(picks, (0..50).collect::<Vec<_>>());
     }

@@ -24,6 +24,8 @@ pub(crate) struct Table {
 struct Column {
     cut: u64,
     alias: u32,
+    /// Of the column's own endpoint, as built.
+    weight: u32,
 }
 
 impl Table {
@@ -32,17 +34,18 @@ impl Table {
         self.clear();
         // Columns are numbered in 32 bits. A larger fleet has no table; its picks scan.
         let Ok(count) = u32::try_from(fleet.len()) else { return };
-        let weight = |index: u32| u64::from(fleet.weight(index as usize));
         // Read once: `fleet` may answer otherwise the next time.
-        let weights: Vec<u64> = (0..count).map(weight).collect();
-        self.height = weights.iter().sum();
+        let weights: Vec<u32> = (0..count).map(|index| fleet.weight(index as usize)).collect();
+        self.height = weights.iter().map(|&weight| u64::from(weight)).sum();
         if self.height == 0 {
             return;
         }
         // Scaled so that the average is the height; 32 + 32 bits, so it fits.
-        self.columns.extend(
-            (0..count).zip(weights).map(|(alias, weight)| Column { cut: weight * u64::from(count), alias }),
-        );
+        self.columns.extend((0..count).zip(weights).map(|(alias, weight)| Column {
+            cut: u64::from(weight) * u64::from(count),
+            alias,
+            weight,
+        }));
         let (mut low, mut high): (Vec<u32>, Vec<u32>) =
             (0..count).partition(|&index| self.columns[index as usize].cut < self.height);
         while let (Some(&giver), Some(taker)) = (high.last(), low.pop()) {
@@ -56,12 +59,18 @@ impl Table {
         }
     }
 
+    /// Weight of an endpoint on average, at the last build; 0 or not a number only when it draws nothing.
+    pub(crate) fn mean(&self) -> f64 {
+        self.height as f64 / self.columns.len() as f64
+    }
+
     pub(crate) fn clear(&mut self) {
         self.columns.clear();
         self.height = 0;
     }
 
-    /// An eligible endpoint other than `except`, with probability proportional to its weight at the last build.
+    /// An eligible endpoint other than `except`, with probability proportional to its weight: at the last build, or as it is
+    /// now if that is less (slow start); one that has grown since counts in full only after the next build.
     ///
     /// O(1), no allocation. `None` when [`TRIES`] draws found none: there may still be one, [`scan`] knows.
     pub(crate) fn draw<F: Fleet + ?Sized>(
@@ -73,14 +82,21 @@ impl Table {
         if self.columns.is_empty() || self.columns.len() != fleet.len() {
             return None;
         }
-        (0..TRIES)
-            .map(|_| self.column(rng))
-            .find(|&index| except != Some(index) && stake(fleet, index).is_some())
+        (0..TRIES).find_map(|_| {
+            let index = self.column(rng);
+            (except != Some(index) && self.accepts(fleet, index, rng)).then_some(index)
+        })
+    }
+
+    /// Throws away draws of an endpoint in the proportion in which its weight has fallen.
+    fn accepts<F: Fleet + ?Sized>(&self, fleet: &F, index: usize, rng: &mut Rng) -> bool {
+        let built = self.columns[index].weight;
+        stake(fleet, index).is_some_and(|weight| weight >= built || rng.below(built) < weight)
     }
 
     fn column(&self, rng: &mut Rng) -> usize {
         let own = rng.below(u32::try_from(self.columns.len()).unwrap_or(u32::MAX));
-        let Column { cut, alias } = self.columns[own as usize];
+        let Column { cut, alias, .. } = self.columns[own as usize];
         let drawn = if rng.below_u64(self.height) < cut { own } else { alias };
         drawn as usize
     }

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Endpoint, Endpoints, KINDS, built, picks};
-use lb_algos::{AnyPolicy, PolicyKind, Rng, RoundRobin, Tick};
+use lb_algos::{AnyPolicy, Ask, PolicyKind, Prepared, Rng, RoundRobin, Tick};
 
 fn counts(picked: &[usize], endpoints: usize) -> Vec<usize> {
     let mut counts = vec![0; endpoints];
@@ -18,7 +18,7 @@ fn longest_run(picked: &[usize]) -> usize {
 /// nginx's own order, position 0.
 fn nginx(fleet: &Endpoints) -> AnyPolicy {
     let mut policy = AnyPolicy::RoundRobin(RoundRobin::starting_at(0));
-    policy.rebuild(fleet);
+    policy.rebuild(fleet, &Prepared::None);
     policy
 }
 
@@ -102,7 +102,7 @@ fn round_robin_gives_a_new_endpoint_its_share_at_once_and_no_burst() {
         let (mut policy, mut rng) = (built(PolicyKind::RoundRobin, &fleet), Rng::seeded(seed));
         picks(&mut policy, &fleet, 1000 + usize::try_from(seed).unwrap(), &mut rng);
         fleet.0.insert(4, Endpoint { id: 99, weight: 3, eligible: true, in_flight: 0 });
-        policy.rebuild(&fleet);
+        policy.rebuild(&fleet, &Prepared::None);
         let picked = picks(&mut policy, &fleet, 20, &mut rng);
         let hits = counts(&picked, 10)[4];
         assert!((1..=3).contains(&hits), "seed {seed}: {hits} of 20 for a share of 2");
@@ -116,10 +116,10 @@ fn round_robin_positions_survive_a_reload_that_moves_endpoints() {
     let (mut policy, mut rng) = (built(PolicyKind::RoundRobin, &fleet), Rng::seeded(1));
     let mut hits = [0; 4];
     for _ in 0..1000 {
-        let index = policy.pick(&fleet, Tick::ZERO, &mut rng).unwrap();
+        let index = policy.pick(&fleet, Ask::at(Tick::ZERO), &mut rng).unwrap().index;
         hits[usize::try_from(fleet.0[index].id).unwrap()] += 1;
         fleet.0.rotate_left(1);
-        policy.rebuild(&fleet);
+        policy.rebuild(&fleet, &Prepared::None);
     }
     // Ties go to the lower index and that changes here: one pick either way.
     for (hits, ideal) in hits.into_iter().zip([400_i32, 300, 200, 100]) {
@@ -133,7 +133,7 @@ fn round_robin_owes_nobody_many_picks_when_great_weights_become_small() {
     let (mut policy, mut rng) = (nginx(&fleet), Rng::seeded(1));
     picks(&mut policy, &fleet, 4, &mut rng);
     fleet.0.iter_mut().for_each(|endpoint| endpoint.weight = 1);
-    policy.rebuild(&fleet);
+    policy.rebuild(&fleet, &Prepared::None);
     let picked = picks(&mut policy, &fleet, 20, &mut rng);
     assert!(longest_run(&picked) <= 2, "{picked:?}");
 }
@@ -172,7 +172,7 @@ fn random_follows_new_weights_after_a_rebuild() {
     let mut fleet = Endpoints::with_weights(&[1, 1]);
     let (mut policy, mut rng) = (built(PolicyKind::Random, &fleet), Rng::seeded(3));
     fleet.0[0].weight = 9;
-    policy.rebuild(&fleet);
+    policy.rebuild(&fleet, &Prepared::None);
     let picked = picks(&mut policy, &fleet, 100_000, &mut rng);
     assert_shares(&counts(&picked, 2), &[0.9, 0.1], "9 to 1");
 }
@@ -218,7 +218,7 @@ fn least_request_fills_endpoints_in_proportion_to_weight() {
         let (mut policy, mut rng) = (built(PolicyKind::LeastRequest, &fleet), Rng::seeded(7));
         // Nothing ends: 100 requests per unit of weight pile up.
         for _ in 0..800 * copies {
-            let index = policy.pick(&fleet, Tick::ZERO, &mut rng).unwrap();
+            let index = policy.pick(&fleet, Ask::at(Tick::ZERO), &mut rng).unwrap().index;
             fleet.0[index].in_flight += 1;
         }
         // Two choices keep the greatest load within a few (log log n) of the average.

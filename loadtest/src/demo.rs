@@ -29,7 +29,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll},
     thread::{self, JoinHandle},
@@ -88,6 +88,8 @@ struct State {
     requests: AtomicU64,
     delay_ms: AtomicU64,
     healthy: AtomicBool,
+    /// Status with which everything is answered at once; 0 = nothing is.
+    failing: AtomicU16,
 }
 
 impl DemoApp {
@@ -113,6 +115,7 @@ impl DemoApp {
             requests: AtomicU64::new(0),
             delay_ms: AtomicU64::new(0),
             healthy: AtomicBool::new(true),
+            failing: AtomicU16::new(0),
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(LabError::io(what()))?;
@@ -150,6 +153,11 @@ impl DemoApp {
     /// What `/healthz` says from now on.
     pub fn set_healthy(&self, healthy: bool) {
         self.state.healthy.store(healthy, Relaxed);
+    }
+
+    /// From now on everything is answered with this status, without delay; `None` = as usual.
+    pub fn set_failing(&self, status: Option<u16>) {
+        self.state.failing.store(status.unwrap_or(0), Relaxed);
     }
 
     /// Ends it: the port refuses connections when this returns.
@@ -197,6 +205,11 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
 /// An error closes the connection without an answer.
 async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Answer, io::Error> {
     let number = state.requests.fetch_add(1, Relaxed) + 1;
+    if let status @ 200..=599 = state.failing.load(Relaxed) {
+        let mut response = text(status, "as told\n".into());
+        response.headers_mut().insert(X_APP, state.name.clone());
+        return Ok(response);
+    }
     let delay = state.delay_ms.load(Relaxed);
     if delay > 0 {
         sleep(Duration::from_millis(delay)).await;

@@ -9,6 +9,11 @@ pub(crate) static FRPS: Section = Section {
         required("name", Kind::Name, "Unique name: label in metrics and logs."),
         required("host", Kind::Host, "IP address or DNS name."),
         optional("zone", Kind::Name, "Zone, for locality."),
+        optional(
+            "labels",
+            Kind::Map(&Kind::Label),
+            "Labels by which pools select it: `{ version: v2, tier: gold }`. They hold no variables.",
+        ),
         optional("control_port", PORT, "`bindPort` of frps."),
         optional("vhost_http_port", PORT, "`vhostHTTPPort` of frps: where pools send requests."),
         defaults(

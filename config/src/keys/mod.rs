@@ -1,16 +1,22 @@
 //! The one table of keys. It drives the unknown-key check, ranges, defaults, the JSON Schema and the reference
 //! page, so none of them can disagree with another.
 
+mod affinity;
 mod frps;
+mod health;
 mod listeners;
 mod pools;
 mod process;
+mod retry;
 mod routes;
 
+pub(crate) use affinity::{AFFINITY, AFFINITY_COOKIE, SOURCE_IP};
 pub(crate) use frps::{FRPS, FRPS_ADMIN};
+pub(crate) use health::{HEALTH, HTTP_CHECK, OUTLIER, SUCCESS_RATIO, TCP_CHECK};
 pub(crate) use listeners::{LIMITS, LISTENER, TIMEOUTS};
-pub(crate) use pools::{HEALTH, HTTP_CHECK, MEMBER, POOL, RETRY, TCP_CHECK};
+pub(crate) use pools::{BALANCE, LOCALITY, MEMBER, POOL, PREFER, SELECTOR};
 pub(crate) use process::{ACCESS_LOG, ADMIN, ROOT, RUNTIME};
+pub(crate) use retry::{ADAPTIVE, BACKOFF, BUDGET, HEDGE, HEDGE_BUDGET, POOL_LIMITS, QUEUE, RETRY};
 pub(crate) use routes::{MATCH, PATH, ROUTE, ROUTE_POOL, VALUE};
 
 /// One map of the YAML.
@@ -41,7 +47,7 @@ pub(crate) struct Key {
 pub(crate) enum Need {
     Required,
     Optional,
-    /// May be left out; then it is as if this were written.
+    /// May be left out; then it is as if this were written: a scalar, or `{}`.
     Default(&'static str),
 }
 
@@ -61,6 +67,13 @@ pub(crate) enum Kind {
     Regex,
     Method,
     Statuses,
+    /// A token of HTTP: a header or cookie name.
+    Token,
+    /// A DNS name, no address.
+    Domain,
+    /// Name or value of a label.
+    Label,
+    Bool,
     /// Inclusive.
     Integer(u64, u64),
     /// Inclusive, milliseconds.
@@ -69,6 +82,10 @@ pub(crate) enum Kind {
     DurationOrOff(u64, u64),
     /// Inclusive, bytes.
     Size(u64, u64),
+    /// Inclusive, percent: `20%` or `20`.
+    Percent(u64, u64),
+    /// Inclusive, percent, but written as a factor: `1.25`.
+    Factor(u64, u64),
     /// One of these words; then words of later versions.
     Word(&'static [&'static str], &'static [&'static str]),
     /// `true`, nothing else.
@@ -84,13 +101,18 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// The bounds of a number; everything for what is none.
+    /// The bounds of a number, of alternatives those of the first that has any; everything for what is none.
     pub(crate) fn range(&self) -> (u64, u64) {
         match self {
             Self::Integer(min, max)
             | Self::Duration(min, max)
             | Self::DurationOrOff(min, max)
-            | Self::Size(min, max) => (*min, *max),
+            | Self::Size(min, max)
+            | Self::Percent(min, max)
+            | Self::Factor(min, max) => (*min, *max),
+            Self::Either(kinds) => {
+                kinds.iter().map(Self::range).find(|range| *range != UNBOUNDED).unwrap_or(UNBOUNDED)
+            }
             Self::Text
             | Self::Name
             | Self::Secret
@@ -104,17 +126,32 @@ impl Kind {
             | Self::Regex
             | Self::Method
             | Self::Statuses
+            | Self::Token
+            | Self::Domain
+            | Self::Label
+            | Self::Bool
             | Self::Word(..)
             | Self::True
             | Self::Reference(_)
             | Self::Section(_)
             | Self::List(_)
             | Self::OneOrMany(_)
-            | Self::Either(_)
-            | Self::Map(_) => (0, u64::MAX),
+            | Self::Map(_) => UNBOUNDED,
+        }
+    }
+
+    /// The words and the planned words, of alternatives those of the first that is a word.
+    pub(crate) fn words(&self) -> Option<(&'static [&'static str], &'static [&'static str])> {
+        match self {
+            Self::Word(words, planned) => Some((words, planned)),
+            Self::Either(kinds) => kinds.iter().find_map(Self::words),
+            _ => None,
         }
     }
 }
+
+/// The range of what is no number.
+const UNBOUNDED: (u64, u64) = (0, u64::MAX);
 
 /// One hour in milliseconds.
 const HOUR: u64 = 3_600_000;
@@ -124,6 +161,10 @@ const DAY: u64 = 24 * HOUR;
 const POSITIVE: Kind = Kind::Duration(1, DAY);
 /// A weight.
 const WEIGHT: Kind = Kind::Integer(0, 1_000_000);
+/// A count that bounds something.
+const COUNT: Kind = Kind::Integer(1, 1_000_000);
+/// The word that turns a thing off.
+const OFF: Kind = Kind::Word(&["off"], &[]);
 /// A port that something listens on.
 const PORT: Kind = Kind::Integer(1, 65_535);
 

@@ -1,8 +1,15 @@
-//! Keys of a pool.
+//! Keys of a pool: members, policy, zones.
 
-use super::{DAY, HOUR, Kind, POSITIVE, Section, WEIGHT, defaults, optional, required};
+use super::{
+    AFFINITY, HEALTH, HOUR, Kind, OFF, OUTLIER, POOL_LIMITS, POSITIVE, RETRY, Section, WEIGHT, defaults,
+    optional, required,
+};
 
 const LATER: &str = "remove it; CHANGELOG.md will tell when it comes";
+
+/// The rules that pick.
+const POLICY: Kind =
+    Kind::Word(&["round_robin", "random", "least_request", "peak_ewma", "maglev", "ring_hash"], &[]);
 
 pub(crate) static POOL: Section = Section {
     title: "pools[]",
@@ -14,18 +21,50 @@ pub(crate) static POOL: Section = Section {
             Kind::Either(&[
                 Kind::Word(&["all"], &[]),
                 Kind::List(&Kind::Either(&[Kind::Reference("frps"), Kind::Section(&MEMBER)])),
+                Kind::Section(&SELECTOR),
             ]),
             "all",
-            "Members: names, or maps with a weight; `all` = every frps with a `vhost_http_port`.",
+            "Members: names, or maps with a weight; `all` = every frps with a `vhost_http_port`; \
+             `{ labels: { … } }` = those of them that have these labels.",
         ),
         defaults(
             "balance",
-            Kind::Word(&["round_robin", "random", "least_request"], &["peak_ewma", "maglev", "ring_hash"]),
+            Kind::Either(&[POLICY, Kind::Section(&BALANCE)]),
             "round_robin",
             "The rule that picks; weights apply to all.",
         ),
+        optional(
+            "affinity",
+            Kind::Either(&[Kind::Word(&["source_ip"], &[]), Kind::Section(&AFFINITY)]),
+            "Preference of one visitor for one endpoint; without it, none.",
+        ),
+        defaults(
+            "slow_start",
+            Kind::DurationOrOff(1, HOUR),
+            "off",
+            "Time in which a member that joins or comes back grows to its full weight; `off` = at once.",
+        ),
+        defaults(
+            "locality",
+            Kind::Either(&[Kind::Word(&["ignore", "prefer"], &[]), Kind::Section(&LOCALITY)]),
+            "ignore",
+            "`prefer` = members in the gateway's own zone serve as long as they can.",
+        ),
+        defaults(
+            "panic_threshold",
+            Kind::Percent(0, 100),
+            "0%",
+            "Under this share of healthy members health is ignored, rather than all traffic sent to a few; 0% = never.",
+        ),
         optional("health", Kind::Section(&HEALTH), "Active health checks; without it, none."),
-        optional("retry", Kind::Section(&RETRY), "Retry rules."),
+        defaults(
+            "outlier",
+            Kind::Either(&[OFF, Kind::Section(&OUTLIER)]),
+            "off",
+            "Ejection of members by what real traffic shows; `{}` = on, as described there.",
+        ),
+        defaults("limits", Kind::Section(&POOL_LIMITS), "{}", "Bounds per member."),
+        defaults("retry", Kind::Section(&RETRY), "{}", "Retry rules."),
         defaults("connect_timeout", Kind::Duration(1, HOUR), "2s", "Deadline of one TCP connect."),
         defaults("keepalive", POSITIVE, "60s", "How long an unused connection to an endpoint is kept."),
         defaults(
@@ -43,13 +82,7 @@ pub(crate) static POOL: Section = Section {
     ],
     planned: &[
         ("tunnels", "write \"frps: [NAME, …]\" for now: the pool then sends to their vhost ports"),
-        ("affinity", LATER),
-        ("outlier", "remove it; \"health\" and \"fail_timeout\" take dead endpoints out for now"),
-        ("limits", LATER),
         ("hold", LATER),
-        ("locality", "weigh the members instead: \"frps: [{ name: NAME, weight: 3 }, …]\""),
-        ("slow_start", LATER),
-        ("panic_threshold", LATER),
     ],
 };
 
@@ -63,53 +96,65 @@ pub(crate) static MEMBER: Section = Section {
             WEIGHT,
             "Share within this pool; without it, the weight of the frps; 0 = no new traffic.",
         ),
-    ],
-    planned: &[],
-};
-
-pub(crate) static HEALTH: Section = Section {
-    title: "pools[].health",
-    about: "Active health checks. Exactly one of `tcp` and `http`.",
-    keys: &[
-        optional("tcp", Kind::Section(&TCP_CHECK), "A probe is a TCP connect: `tcp: {}`."),
-        optional("http", Kind::Section(&HTTP_CHECK), "A probe is an HTTP request; the status decides."),
-        defaults("interval", Kind::Duration(10, HOUR), "2s", "Time between two probes."),
-        defaults("timeout", Kind::Duration(1, HOUR), "1s", "Deadline of one probe."),
-        defaults("rise", Kind::Integer(1, 100), "2", "Successes in a row that bring an endpoint back."),
-        defaults("fall", Kind::Integer(1, 100), "3", "Failures in a row that take it out."),
-    ],
-    planned: &[],
-};
-
-pub(crate) static TCP_CHECK: Section =
-    Section { title: "pools[].health.tcp", about: "No keys: `tcp: {}`.", keys: &[], planned: &[] };
-
-pub(crate) static HTTP_CHECK: Section = Section {
-    title: "pools[].health.http",
-    about: "What an HTTP probe asks and which answer is a good one.",
-    keys: &[
-        required("host", Kind::Authority, "`Host` of the probe, so that it goes through a tunnel."),
-        defaults("path", Kind::UrlPath, "/", "Path and query."),
         defaults(
-            "expect",
-            Kind::OneOrMany(&Kind::Statuses),
-            "200-399",
-            "Statuses that count as healthy: `200`, or an inclusive range `\"200-399\"`.",
+            "priority",
+            Kind::Integer(0, 7),
+            "0",
+            "0 is used first; members of a higher number stand by until no lower one is eligible.",
         ),
     ],
-    planned: &[("method", "remove it: probes are GET requests"), ("headers", LATER), ("body", LATER)],
+    planned: &[],
 };
 
-pub(crate) static RETRY: Section = Section {
-    title: "pools[].retry",
-    about: "Retry rules. Only what can't have reached the application is sent again, or what may be repeated.",
+pub(crate) static SELECTOR: Section = Section {
+    title: "pools[].frps (by labels)",
+    about: "Members are every frps that has a `vhost_http_port` and all of these labels.",
+    keys: &[required("labels", Kind::Map(&Kind::Label), "Label names and their values; at least one.")],
+    planned: &[],
+};
+
+pub(crate) static BALANCE: Section = Section {
+    title: "pools[].balance",
+    about: "Short form: the policy alone.",
     keys: &[
-        defaults("attempts", Kind::Integer(0, 10), "2", "Attempts after the first; 0 = never."),
-        optional(
-            "per_try_timeout",
-            Kind::Duration(1, DAY),
-            "Deadline for the response head of one attempt; without it, only the route's timeout.",
+        required("policy", POLICY, "The rule that picks; weights apply to all."),
+        defaults(
+            "decay",
+            Kind::Duration(10, HOUR),
+            "2s",
+            "`peak_ewma`: time in which what is known of a latency fades to 1/e.",
+        ),
+        defaults(
+            "bound",
+            Kind::Either(&[Kind::Factor(100, 10_000), OFF]),
+            "1.25",
+            "Hashing (`maglev`, `ring_hash`, or an affinity by header, query or source_ip): most requests in flight at \
+             one member, as a multiple of its fair share; `off` = unbounded.",
         ),
     ],
-    planned: &[("budget", LATER), ("on", LATER)],
+    planned: &[],
+};
+
+pub(crate) static LOCALITY: Section = Section {
+    title: "pools[].locality",
+    about: "Short form: `locality: prefer`.",
+    keys: &[required(
+        "prefer",
+        Kind::Section(&PREFER),
+        "Members in the gateway's own zone serve as long as they can.",
+    )],
+    planned: &[],
+};
+
+pub(crate) static PREFER: Section = Section {
+    title: "pools[].locality.prefer",
+    about: "When other zones help out.",
+    keys: &[defaults(
+        "spill",
+        Kind::Factor(100, 10_000),
+        "1.4",
+        "The own zone serves everything while its eligible weight × this is at least its whole weight; below, the rest \
+         goes to other zones in proportion.",
+    )],
+    planned: &[],
 };

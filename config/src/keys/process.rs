@@ -9,6 +9,11 @@ pub(crate) static ROOT: Section = Section {
     about: "The whole file. `frps` and `listeners` are enough: without `pools` there is one pool, `default`, of every \
             frps with a `vhost_http_port`; without `routes` the only pool gets every request.",
     keys: &[
+        optional(
+            "zone",
+            Kind::Name,
+            "Zone that this gateway stands in: pools with `locality: prefer` prefer the frps of it.",
+        ),
         optional("admin", Kind::Section(&ADMIN), "The operator's side: metrics, health, API."),
         optional("runtime", Kind::Section(&RUNTIME), "Threads and shutdown."),
         defaults("access_log", ACCESS_LOG_KIND, "off", "Where one JSON line per request goes."),

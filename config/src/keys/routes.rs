@@ -38,7 +38,7 @@ pub(crate) static ROUTE: Section = Section {
     ],
     planned: &[
         ("hold", LATER),
-        ("affinity", LATER),
+        ("affinity", "write it into the pool: pools[].affinity"),
         ("retry", "write it into the pool: pools[].retry"),
         ("rewrite", LATER),
         ("redirect", LATER),

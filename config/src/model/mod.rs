@@ -3,15 +3,23 @@
 //! A value of [`Config`] only comes out of [`crate::load`] when the whole file is right, so nothing here is
 //! an `Option` that means "use the default"; an `Option` means "the thing is absent".
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+mod pool;
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 
+pub use self::pool::{
+    AdaptiveLimit, Affinity, AffinityCookie, Backoff, Balance, Budget, Health, HealthCheck, Hedge, Limits,
+    Locality, Outlier, Pool, PoolMember, Queue, Retry, SameSite, Secure, SuccessRatio,
+};
 use crate::secret::Secret;
 
 /// A whole, valid configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
+    /// Zone that the gateway itself stands in; `None` = no zone is nearer than another.
+    pub zone: Option<String>,
     /// The operator's side: metrics, health, API.
     pub admin: Admin,
     /// Threads, shutdown, file descriptors.
@@ -67,6 +75,8 @@ pub struct Frps {
     pub host: String,
     /// Zone, for locality.
     pub zone: Option<String>,
+    /// Labels, by which pools can select it.
+    pub labels: BTreeMap<String, String>,
     /// `bindPort` of frps.
     pub control_port: Option<u16>,
     /// `vhostHTTPPort` of frps: what vhost pools send to.
@@ -141,89 +151,6 @@ pub struct ListenerLimits {
     pub body_bytes: Option<u64>,
     /// Open connections; more are accepted and closed at once. Default 100,000.
     pub connections: usize,
-}
-
-/// A set of endpoints under one policy.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Pool {
-    /// Unique name: label in metrics and logs.
-    pub name: String,
-    /// Members, in file order. Each names an frps that has a `vhost_http_port`.
-    pub frps: Vec<PoolMember>,
-    /// The rule that picks. Default `round_robin`.
-    pub balance: Balance,
-    /// Active health checks; `None` = none.
-    pub health: Option<Health>,
-    /// Retry rules.
-    pub retry: Retry,
-    /// Deadline of one TCP connect. Default 2 s.
-    pub connect_timeout: Duration,
-    /// How long an unused connection to an endpoint is kept. Default 60 s.
-    pub keepalive: Duration,
-    /// How long an endpoint stays out after a refused or timed-out connect (doubles up to 8 ×). Default 1 s.
-    pub fail_timeout: Duration,
-    /// How long an endpoint stays out for a host and path where its frps said "no such tunnel". Default 5 s.
-    pub absent_timeout: Duration,
-}
-
-/// One member of a pool.
-#[derive(Debug, Clone, PartialEq)]
-pub struct PoolMember {
-    /// Name of an entry of [`Config::frps`].
-    pub frps: String,
-    /// Share within this pool; defaults to the frps's own weight. 0 = no new traffic.
-    pub weight: u32,
-}
-
-/// The rule that picks (`balance:`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Balance {
-    /// Smooth weighted round robin.
-    RoundRobin,
-    /// Weighted random.
-    Random,
-    /// Fewest requests in flight per weight.
-    LeastRequest,
-}
-
-/// Active health checks.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Health {
-    /// What a probe does.
-    pub check: HealthCheck,
-    /// Time between two probes. Default 2 s.
-    pub interval: Duration,
-    /// Deadline of one probe. Default 1 s.
-    pub timeout: Duration,
-    /// Successes in a row that bring an endpoint back. Default 2.
-    pub rise: u32,
-    /// Failures in a row that take it out. Default 3.
-    pub fall: u32,
-}
-
-/// What a health probe does.
-#[derive(Debug, Clone, PartialEq)]
-pub enum HealthCheck {
-    /// A TCP connect.
-    Tcp,
-    /// An HTTP request; the status decides.
-    Http {
-        /// `Host` of the probe, so that it goes through a tunnel.
-        host: String,
-        /// Path and query, begins with `/`. Default `/`.
-        path: String,
-        /// Statuses that count as healthy, inclusive ranges. Default 200–399.
-        expect: Vec<(u16, u16)>,
-    },
-}
-
-/// Retry rules.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Retry {
-    /// Attempts after the first; 0 = never. Default 2.
-    pub attempts: u32,
-    /// Deadline for the response head of one attempt; `None` = only the route's timeout.
-    pub per_try_timeout: Option<Duration>,
 }
 
 /// match → weighted pools.

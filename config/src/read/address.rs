@@ -65,6 +65,23 @@ pub(crate) fn host_name(ctx: &mut Ctx<'_>, at: &At<'_>, kind: &Kind) -> Option<S
     None
 }
 
+/// A DNS name, lower-cased: what a cookie's `Domain` may be.
+pub(crate) fn domain(ctx: &mut Ctx<'_>, at: &At<'_>, kind: &Kind) -> Option<String> {
+    let value = text(ctx, at, kind)?;
+    if is_host_name(&value) {
+        return Some(value.to_ascii_lowercase());
+    }
+    let help = if value.starts_with('.') {
+        "leave the leading dot out: subdomains are meant anyhow"
+    } else if value.parse::<IpAddr>().is_ok() {
+        "browsers take no address here: remove the key"
+    } else {
+        "write a DNS name, as in \"example.com\""
+    };
+    ctx.push(Fault::error(at, "bad-domain", format!("{} is no domain", at.seen())).help(help));
+    None
+}
+
 /// A host, perhaps with a port: what stands in a `Host` field.
 pub(crate) fn authority(ctx: &mut Ctx<'_>, at: &At<'_>, kind: &Kind) -> Option<String> {
     let value = text(ctx, at, kind)?;

@@ -70,7 +70,8 @@ impl<'t> Fields<'t> {
             return reader(ctx, &at, &key.kind);
         }
         let Need::Default(text) = key.need else { return None };
-        let node = Node::scalar(text, self.at.node.span);
+        let span = self.at.node.span;
+        let node = if text == "{}" { Node::map(&[], span) } else { Node::scalar(text, span) };
         reader(ctx, &self.at.key(name, &node), &key.kind)
     }
 
@@ -86,6 +87,26 @@ impl<'t> Fields<'t> {
     /// A number within the range of its key, which is one that fits.
     pub(crate) fn u32(&self, ctx: &mut Ctx<'_>, name: &'static str) -> u32 {
         self.read(ctx, name, scalar::integer).map_or(0, |n| u32::try_from(n).unwrap_or(u32::MAX))
+    }
+
+    /// A number that may be absent.
+    pub(crate) fn optional_u32(&self, ctx: &mut Ctx<'_>, name: &'static str) -> Option<u32> {
+        self.read(ctx, name, scalar::integer).and_then(|n| u32::try_from(n).ok())
+    }
+
+    /// Percent; 0 when it was reported as bad.
+    pub(crate) fn percent(&self, ctx: &mut Ctx<'_>, name: &'static str) -> u32 {
+        self.read(ctx, name, scalar::percent).unwrap_or_default()
+    }
+
+    /// `true` or `false`; `false` when it was reported as bad.
+    pub(crate) fn boolean(&self, ctx: &mut Ctx<'_>, name: &'static str) -> bool {
+        self.read(ctx, name, scalar::boolean).unwrap_or_default()
+    }
+
+    /// Where a value is written, or where it would be: the map itself.
+    pub(crate) fn place(&self, name: &'static str) -> At<'t> {
+        self.get(name).unwrap_or_else(|| self.at.clone())
     }
 
     /// A number within the range of its key, which is one that fits.
@@ -104,7 +125,9 @@ impl<'t> Fields<'t> {
             ctx.push(Fault::error(&at, "bad-key", format!("a key must be a word, found {}", at.seen())));
             return;
         };
-        let at = self.at.key(&shown_key(written), key);
+        // A secret may stand where a key is expected; it is shown no more than elsewhere.
+        let shown = if key.secret { "***".to_owned() } else { shown_key(written) };
+        let at = self.at.key(&shown, key);
         if let Some(known) = self.section.keys.iter().find(|known| known.name == written) {
             if self.entries.insert(known.name, value).is_some() {
                 ctx.push(
@@ -122,7 +145,7 @@ impl<'t> Fields<'t> {
         } else {
             let keys: Vec<&str> = self.section.keys.iter().map(|key| key.name).collect();
             ctx.push(
-                Fault::error(&at, "unknown-key", format!("{} is no key here", super::quoted(written)))
+                Fault::error(&at, "unknown-key", format!("{} is no key here", at.shown()))
                     .help(suggest::help(written, "keys here", &keys)),
             );
         }

@@ -5,13 +5,18 @@ mod fields;
 mod interpolate;
 mod names;
 mod scalar;
+mod token;
 
-pub(crate) use address::{address, authority, host_name, host_pattern, network, regular_expression, url};
+pub(crate) use address::{
+    address, authority, domain, host_name, host_pattern, network, regular_expression, url,
+};
 pub(crate) use fields::Fields;
 pub(crate) use names::{Names, declare_all};
 pub(crate) use scalar::{
-    duration, duration_or_off, integer, is_name, name, secret, size, text, url_path, word, wrong_type,
+    duration, duration_or_off, factor, factor_or_off, integer, is_name, name, percent, secret, size, text,
+    url_path, word, wrong_type,
 };
+pub(crate) use token::{is_token, statuses, token};
 
 use crate::{
     diagnostic::Severity,

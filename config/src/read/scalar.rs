@@ -7,7 +7,10 @@ use crate::{
     keys::Kind,
     secret::Secret,
     suggest,
-    units::{format_duration, format_size, parse_duration, parse_size},
+    units::{
+        DURATION_FORMS, SIZE_FORMS, format_duration, format_factor, format_size, parse_duration,
+        parse_factor, parse_percent, parse_size,
+    },
 };
 
 /// Longest name; names become metric labels.
@@ -69,9 +72,10 @@ pub(crate) fn duration(ctx: &mut Ctx<'_>, at: &At<'_>, kind: &Kind) -> Option<Du
             out_of_range(ctx, at, help)
         }
         Err(bad) => {
-            ctx.push(
-                Fault::error(at, "bad-duration", format!("{} is no duration", at.seen())).help(bad.help),
-            );
+            // The help may repeat the value, which must not be when it came out of a variable.
+            let help =
+                if raw == value { bad.help } else { format!("write a duration like {DURATION_FORMS}") };
+            ctx.push(Fault::error(at, "bad-duration", format!("{} is no duration", at.seen())).help(help));
             None
         }
     }
@@ -94,15 +98,76 @@ pub(crate) fn size(ctx: &mut Ctx<'_>, at: &At<'_>, kind: &Kind) -> Option<u64> {
             out_of_range(ctx, at, help)
         }
         Err(bad) => {
-            ctx.push(Fault::error(at, "bad-size", format!("{} is no size", at.seen())).help(bad.help));
+            let help = if raw == value { bad.help } else { format!("write a size like {SIZE_FORMS}") };
+            ctx.push(Fault::error(at, "bad-size", format!("{} is no size", at.seen())).help(help));
             None
         }
     }
 }
 
+/// `true` or `false`; what else YAML has called so is refused with what to write.
+pub(crate) fn boolean(ctx: &mut Ctx<'_>, at: &At<'_>, _: &Kind) -> Option<bool> {
+    let Some(raw) = at.raw() else { return wrong_type(ctx, at, "true or false") };
+    match interpolate::interpolate(ctx, at, raw)?.to_ascii_lowercase().as_str() {
+        "true" => Some(true),
+        "false" => Some(false),
+        other => {
+            let fault =
+                Fault::error(at, "wrong-type", format!("expected true or false, found {}", at.seen()));
+            ctx.push(match other {
+                "yes" | "on" => fault.help("write true"),
+                "no" | "off" => fault.help("write false"),
+                _ => fault,
+            });
+            None
+        }
+    }
+}
+
+/// Percent within the range of its key.
+pub(crate) fn percent(ctx: &mut Ctx<'_>, at: &At<'_>, kind: &Kind) -> Option<u32> {
+    let Some(raw) = at.raw() else { return wrong_type(ctx, at, "a percent like 20%") };
+    let value = interpolate::interpolate(ctx, at, raw)?;
+    let (min, max) = kind.range();
+    match parse_percent(&value) {
+        Ok(percent) if (min..=max).contains(&percent) => u32::try_from(percent).ok(),
+        Ok(_) => out_of_range(ctx, at, format!("write a percent from {min}% to {max}%")),
+        Err(bad) => {
+            // The help repeats the value, which must not be when it came out of a variable.
+            let help = if raw == value { bad.help } else { "write a whole percent like 20%".to_owned() };
+            ctx.push(Fault::error(at, "bad-percent", format!("{} is no percent", at.seen())).help(help));
+            None
+        }
+    }
+}
+
+/// A factor within the range of its key, in percent.
+pub(crate) fn factor(ctx: &mut Ctx<'_>, at: &At<'_>, kind: &Kind) -> Option<u32> {
+    let Some(raw) = at.raw() else { return wrong_type(ctx, at, "a factor like 1.25") };
+    let value = interpolate::interpolate(ctx, at, raw)?;
+    let (min, max) = kind.range();
+    match parse_factor(&value) {
+        Ok(percent) if (min..=max).contains(&percent) => u32::try_from(percent).ok(),
+        Ok(_) => {
+            let help = format!("write a factor from {} to {}", format_factor(min), format_factor(max));
+            out_of_range(ctx, at, help)
+        }
+        Err(bad) => {
+            let help = if raw == value { bad.help } else { "write a factor like 1.25".to_owned() };
+            ctx.push(Fault::error(at, "bad-factor", format!("{} is no factor", at.seen())).help(help));
+            None
+        }
+    }
+}
+
+/// A factor, or `off`, which reads as `Some(None)`.
+pub(crate) fn factor_or_off(ctx: &mut Ctx<'_>, at: &At<'_>, kind: &Kind) -> Option<Option<u32>> {
+    if at.raw() == Some("off") { Some(None) } else { factor(ctx, at, kind).map(Some) }
+}
+
 /// One of the words of its key.
 pub(crate) fn word(ctx: &mut Ctx<'_>, at: &At<'_>, kind: &Kind) -> Option<&'static str> {
-    let (Kind::Word(words, planned), Some(raw)) = (kind, at.raw()) else {
+    let (Some((words, planned)), Some(raw)) = (kind.words(), at.raw()) else {
         return wrong_type(ctx, at, "a word");
     };
     let value = interpolate::interpolate(ctx, at, raw)?;

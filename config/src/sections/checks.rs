@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::{field, items, pool_checks};
 use crate::{
     model::{Config, Frps, HostMatch, Pool, Route, RouteMatch},
-    read::{At, Ctx, Fault, Fields},
+    read::{Ctx, Fault, Fields},
 };
 
 /// Runs them all. Those about use and shadowing only when there is no error: a typo in a reference makes its
@@ -19,6 +20,7 @@ pub(super) fn cross_section(ctx: &mut Ctx<'_>, root: &Fields<'_>, config: &Confi
     zero_weights(ctx, root, config);
     shadowed(ctx, root, &config.routes);
     long_tries(ctx, root, config);
+    pool_checks::unmeant(ctx, root, config);
 }
 
 fn bound_twice(ctx: &mut Ctx<'_>, root: &Fields<'_>, config: &Config) {
@@ -179,17 +181,4 @@ fn long_tries(ctx: &mut Ctx<'_>, root: &Fields<'_>, config: &Config) {
             }
         }
     }
-}
-
-/// The written items of a section: same number and order as in the model, unless the section is implicit.
-fn items<'t>(root: &Fields<'t>, section: &'static str) -> Vec<At<'t>> {
-    root.get(section).map(|at| at.one_or_many()).unwrap_or_default()
-}
-
-fn field<'t>(item: &At<'t>, name: &str) -> Option<At<'t>> {
-    let crate::yaml::Value::Map(entries) = &item.node.value else { return None };
-    entries
-        .iter()
-        .find(|(key, _)| item.key("", key).raw() == Some(name))
-        .map(|(_, node)| item.key(name, node))
 }

@@ -1,5 +1,6 @@
 //! `frps`: the fleet.
 
+use super::labels;
 use crate::{
     keys,
     model::{Frps, FrpsAdmin},
@@ -25,6 +26,7 @@ fn frps(ctx: &mut Ctx<'_>, at: &At<'_>) -> Frps {
         name: fields.read(ctx, "name", name).unwrap_or_default(),
         host: fields.read(ctx, "host", host_name).unwrap_or_default(),
         zone: fields.read(ctx, "zone", name),
+        labels: fields.get("labels").map(|at| labels::labels(ctx, &at)).unwrap_or_default(),
         control_port: fields.port(ctx, "control_port"),
         vhost_http_port: fields.port(ctx, "vhost_http_port"),
         weight: fields.u32(ctx, "weight"),

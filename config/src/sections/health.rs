@@ -1,15 +1,22 @@
 //! `pools[].health`.
 
+use std::time::Duration;
+
 use crate::{
     keys::{self, Kind},
     model::{Health, HealthCheck},
-    read::{At, Ctx, Fault, Fields, authority, text, url_path, wrong_type},
+    read::{At, Ctx, Fault, Fields, authority, duration, statuses, text, url_path, wrong_type},
 };
+
+/// Shortest time between two probes, as in the table of keys.
+const SHORTEST: Duration = Duration::from_millis(10);
 
 /// Reads a check; `None` when what it does could not be told.
 pub(super) fn health(ctx: &mut Ctx<'_>, at: &At<'_>) -> Option<Health> {
     let fields = Fields::open(ctx, at, &keys::HEALTH);
     let (interval, timeout) = (fields.duration(ctx, "interval"), fields.duration(ctx, "timeout"));
+    let fast_interval = fields.read(ctx, "fast_interval", duration);
+    let jitter = fields.percent(ctx, "jitter");
     let (rise, fall) = (fields.u32(ctx, "rise"), fields.u32(ctx, "fall"));
     let check = match (fields.get("tcp"), fields.get("http")) {
         (Some(at), None) => {
@@ -40,7 +47,20 @@ pub(super) fn health(ctx: &mut Ctx<'_>, at: &At<'_>) -> Option<Health> {
                 .help("let timeout be at most interval"),
         );
     }
-    Some(Health { check, interval, timeout, rise, fall })
+    if let (Some(at), Some(fast)) = (fields.get("fast_interval"), fast_interval)
+        && fast > interval
+    {
+        ctx.push(
+            Fault::warning(
+                &at,
+                "fast-interval-over-interval",
+                "probes get slower, not faster, while the last result speaks against the verdict",
+            )
+            .help("let fast_interval be at most interval, or remove it: a quarter of interval"),
+        );
+    }
+    let fast_interval = fast_interval.unwrap_or_else(|| (interval / 4).max(SHORTEST));
+    Some(Health { check, interval, fast_interval, jitter, timeout, rise, fall })
 }
 
 fn http_check(ctx: &mut Ctx<'_>, at: &At<'_>) -> HealthCheck {
@@ -49,6 +69,7 @@ fn http_check(ctx: &mut Ctx<'_>, at: &At<'_>) -> HealthCheck {
         host: fields.read(ctx, "host", authority).unwrap_or_default(),
         path: fields.read(ctx, "path", url_path).unwrap_or_default(),
         expect: fields.read(ctx, "expect", expect).unwrap_or_default(),
+        body: fields.read(ctx, "body", body),
     }
 }
 
@@ -60,22 +81,15 @@ fn expect(ctx: &mut Ctx<'_>, at: &At<'_>, kind: &Kind) -> Option<Vec<(u16, u16)>
     Some(items.iter().filter_map(|item| statuses(ctx, item, kind)).collect())
 }
 
-/// `200` or `200-399`.
-fn statuses(ctx: &mut Ctx<'_>, at: &At<'_>, kind: &Kind) -> Option<(u16, u16)> {
-    let value = text(ctx, at, kind)?;
-    let status = |text: &str| {
-        let digits = text.len() == 3 && text.bytes().all(|b| b.is_ascii_digit());
-        digits.then(|| text.parse::<u16>().ok()).flatten().filter(|s| (100..=599).contains(s))
-    };
-    let (low, high) = value.split_once('-').unwrap_or((&value, &value));
-    match (status(low.trim()), status(high.trim())) {
-        (Some(low), Some(high)) if low <= high => Some((low, high)),
-        _ => {
-            ctx.push(
-                Fault::error(at, "bad-status", format!("{} is no status", at.seen()))
-                    .help("write a status from 100 to 599, or a range from low to high: \"200-399\""),
-            );
-            None
-        }
+/// An empty text is in every body.
+fn body(ctx: &mut Ctx<'_>, at: &At<'_>, kind: &Kind) -> Option<String> {
+    let body = text(ctx, at, kind)?;
+    if body.is_empty() {
+        ctx.push(
+            Fault::error(at, "empty-marker", "an empty text is in every body")
+                .help("write a text that only a healthy answer contains, or remove the key"),
+        );
+        return None;
     }
+    Some(body)
 }

@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use crate::{
     keys::{self, Kind, Section},
     model::{PathMatch, RouteMatch, ValueKind, ValueMatch},
-    read::{At, Ctx, Fault, Fields, host_pattern, quoted, regular_expression, text, url_path, wrong_type},
+    read::{
+        At, Ctx, Fault, Fields, host_pattern, is_token, quoted, regular_expression, text, url_path,
+        wrong_type,
+    },
     yaml::Value,
 };
 
@@ -144,7 +147,11 @@ fn value(ctx: &mut Ctx<'_>, at: &At<'_>) -> Option<ValueKind> {
 }
 
 /// Opens a map of which exactly one key must be given.
-fn only_one<'t>(ctx: &mut Ctx<'_>, at: &At<'t>, section: &'static Section) -> Option<(&'static str, At<'t>)> {
+pub(super) fn only_one<'t>(
+    ctx: &mut Ctx<'_>,
+    at: &At<'t>,
+    section: &'static Section,
+) -> Option<(&'static str, At<'t>)> {
     let before = ctx.error_count();
     let fields = Fields::open(ctx, at, section);
     let mut given = section.keys.iter().filter_map(|key| Some((key.name, fields.get(key.name)?)));
@@ -161,9 +168,4 @@ fn only_one<'t>(ctx: &mut Ctx<'_>, at: &At<'t>, section: &'static Section) -> Op
             None
         }
     }
-}
-
-/// A token of HTTP: what methods and field names are made of.
-fn is_token(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }

@@ -1,19 +1,26 @@
 //! Tree → model, one file per section. Order of reading: what is referred to first.
 
+mod affinity;
 mod checks;
 mod frps;
 mod health;
+mod labels;
+mod limits;
 mod listeners;
 mod matches;
+mod members;
+mod outlier;
+mod pool_checks;
 mod pools;
 mod process;
+mod retry;
 mod routes;
 
 use crate::{
     keys,
     model::Config,
-    read::{At, Ctx, Fault, Fields, declare_all},
-    yaml::{Node, Span},
+    read::{At, Ctx, Fault, Fields, declare_all, name},
+    yaml::{Node, Span, Value},
 };
 
 /// What to write when there is nothing yet.
@@ -28,6 +35,7 @@ pub(crate) fn document(ctx: &mut Ctx<'_>, tree: &Node) -> Config {
     let fields = open_root(ctx, &root);
     let part = |name: &'static str| fields.get(name).unwrap_or_else(|| root.key(name, &nowhere));
 
+    let zone = fields.read(ctx, "zone", name);
     let admin = process::admin(ctx, &part("admin"));
     let runtime = process::runtime(ctx, &part("runtime"));
     let access_log = fields.read(ctx, "access_log", process::access_log);
@@ -43,8 +51,16 @@ pub(crate) fn document(ctx: &mut Ctx<'_>, tree: &Node) -> Config {
     let pools = pools::read_all(ctx, &part("pools"), fields.get("frps").as_ref(), &frps, &mut known);
     let routes = routes::read_all(ctx, &part("routes"), fields.get("pools").as_ref(), &known);
 
-    let config =
-        Config { admin, runtime, access_log: access_log.unwrap_or_default(), frps, listeners, pools, routes };
+    let config = Config {
+        zone,
+        admin,
+        runtime,
+        access_log: access_log.unwrap_or_default(),
+        frps,
+        listeners,
+        pools,
+        routes,
+    };
     checks::cross_section(ctx, &fields, &config);
     config
 }
@@ -78,4 +94,34 @@ fn open_root<'t>(ctx: &mut Ctx<'_>, root: &At<'t>) -> Fields<'t> {
         }
     }
     fields
+}
+
+/// A thing that is off, or a map. `Some(None)` = off. Null is refused: with all keys of a map commented out, on and
+/// off are equally likely to be meant.
+fn switch<'t>(ctx: &mut Ctx<'_>, at: &At<'t>, name: &str) -> Option<Option<At<'t>>> {
+    if at.raw() == Some("off") {
+        return Some(None);
+    }
+    if at.is_map() {
+        return Some(Some(at.clone()));
+    }
+    ctx.push(
+        Fault::error(at, "wrong-type", format!("expected a map or off, found {}", at.seen()))
+            .help(format!("write \"{name}: {{}}\" to turn it on, \"{name}: off\" to turn it off")),
+    );
+    None
+}
+
+/// The value of a key of a map, whatever its section.
+fn field<'t>(item: &At<'t>, name: &str) -> Option<At<'t>> {
+    let Value::Map(entries) = &item.node.value else { return None };
+    entries
+        .iter()
+        .find(|(key, _)| item.key("", key).raw() == Some(name))
+        .map(|(_, node)| item.key(name, node))
+}
+
+/// The written items of a section: same number and order as in the model, unless the section is implicit.
+fn items<'t>(root: &Fields<'t>, section: &'static str) -> Vec<At<'t>> {
+    root.get(section).map(|at| at.one_or_many()).unwrap_or_default()
 }

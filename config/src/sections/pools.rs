@@ -1,11 +1,13 @@
-//! `pools`: members and how they are used.
+//! `pools`: what a pool is made of; its members, affinity, health and limits have files of their own.
 
-use super::{Known, health};
+use std::time::Duration;
+
+use super::{Known, affinity, health, limits, members, outlier, retry};
 use crate::{
     keys::{self, Kind},
-    model::{Balance, Frps, Pool, PoolMember, Retry},
-    read::{At, Ctx, Fault, Fields, duration, integer, name, text, word},
-    yaml::{Node, Span},
+    model::{Balance, Frps, Locality, Pool},
+    read::{At, Ctx, Fault, Fields, duration_or_off, factor, factor_or_off, name, word},
+    yaml::Node,
 };
 
 /// Name of the pool (and route) that exists when the file names none.
@@ -25,19 +27,37 @@ pub(super) fn read_all(
         let Some(fleet) = frps_at else { return Vec::new() };
         // Its faults can only be about the fleet, so they point there.
         let node = Node::map(&[("name", IMPLICIT)], fleet.node.span);
-        return vec![pool(ctx, &At { node: &node, path: fleet.path.clone() }, frps, known)];
+        return vec![pool(ctx, &At { node: &node, path: fleet.path.clone() }, frps_at, frps, known)];
     }
-    items.iter().map(|item| pool(ctx, item, frps, known)).collect()
+    items.iter().map(|item| pool(ctx, item, frps_at, frps, known)).collect()
 }
 
-fn pool(ctx: &mut Ctx<'_>, at: &At<'_>, frps: &[Frps], known: &Known) -> Pool {
+fn pool(ctx: &mut Ctx<'_>, at: &At<'_>, frps_at: Option<&At<'_>>, frps: &[Frps], known: &Known) -> Pool {
     let fields = Fields::open(ctx, at, &keys::POOL);
+    let name = fields.read(ctx, "name", name).unwrap_or_default();
+    let frps = members::members(ctx, &fields, frps_at, frps, known);
+    let affinity = fields.read(ctx, "affinity", affinity::affinity);
+    let hashed = affinity.as_ref().is_some_and(affinity::is_hashing);
+    let rule = fields.read(ctx, "balance", |ctx, at, kind| Some(rule(ctx, at, kind, hashed)));
+    let Rule { balance, latency_decay, hash_bound } = rule.unwrap_or(Rule {
+        balance: Balance::RoundRobin,
+        latency_decay: Duration::ZERO,
+        hash_bound: None,
+    });
     Pool {
-        name: fields.read(ctx, "name", name).unwrap_or_default(),
-        frps: members(ctx, &fields, frps, known),
-        balance: fields.read(ctx, "balance", word).map_or(Balance::RoundRobin, balance),
+        name,
+        frps,
+        balance,
+        latency_decay,
+        hash_bound,
+        affinity,
+        slow_start: fields.read(ctx, "slow_start", duration_or_off).flatten(),
+        locality: fields.read(ctx, "locality", locality).unwrap_or(Locality::Ignore),
+        panic_threshold: fields.percent(ctx, "panic_threshold"),
         health: fields.get("health").and_then(|at| health::health(ctx, &at)),
-        retry: retry(ctx, &fields),
+        outlier: fields.read(ctx, "outlier", outlier::outlier).flatten(),
+        limits: limits::limits(ctx, &fields),
+        retry: retry::retry(ctx, &fields),
         connect_timeout: fields.duration(ctx, "connect_timeout"),
         keepalive: fields.duration(ctx, "keepalive"),
         fail_timeout: fields.duration(ctx, "fail_timeout"),
@@ -45,85 +65,66 @@ fn pool(ctx: &mut Ctx<'_>, at: &At<'_>, frps: &[Frps], known: &Known) -> Pool {
     }
 }
 
+/// The rule that picks, with what only some rules use.
+struct Rule {
+    balance: Balance,
+    latency_decay: Duration,
+    hash_bound: Option<u32>,
+}
+
+/// `peak_ewma`, or `{ policy: peak_ewma, decay: 2s }`.
+fn rule(ctx: &mut Ctx<'_>, at: &At<'_>, kind: &Kind, hashed: bool) -> Rule {
+    let (fields, balance) = if at.is_map() {
+        let fields = Fields::open(ctx, at, &keys::BALANCE);
+        let policy = fields.read(ctx, "policy", word);
+        (fields, policy.map(balance))
+    } else {
+        (Fields::empty(at, &keys::BALANCE), word(ctx, at, kind).map(balance))
+    };
+    let rule = Rule {
+        balance: balance.unwrap_or(Balance::RoundRobin),
+        latency_decay: fields.duration(ctx, "decay"),
+        hash_bound: fields.read(ctx, "bound", factor_or_off).flatten(),
+    };
+    if let (Some(at), Some(balance)) = (fields.get("decay"), balance)
+        && balance != Balance::PeakEwma
+    {
+        ctx.push(
+            Fault::warning(&at, "no-effect", "decay has no effect: only peak_ewma picks by latency")
+                .help("remove it, or write \"policy: peak_ewma\""),
+        );
+    }
+    if let (Some(at), Some(balance)) = (fields.get("bound"), balance)
+        && !hashed
+        && !matches!(balance, Balance::Maglev | Balance::RingHash)
+    {
+        ctx.push(Fault::warning(&at, "no-effect", "bound has no effect: nothing is hashed in this pool").help(
+            "remove it, write \"policy: maglev\" or \"ring_hash\", or give an affinity by header, query or source_ip",
+        ));
+    }
+    rule
+}
+
 fn balance(word: &str) -> Balance {
     match word {
         "random" => Balance::Random,
         "least_request" => Balance::LeastRequest,
+        "peak_ewma" => Balance::PeakEwma,
+        "maglev" => Balance::Maglev,
+        "ring_hash" => Balance::RingHash,
         _ => Balance::RoundRobin,
     }
 }
 
-fn retry(ctx: &mut Ctx<'_>, fields: &Fields<'_>) -> Retry {
-    let nothing = Node::null(Span::START);
-    let at = fields.get("retry").unwrap_or_else(|| fields.at().key("retry", &nothing));
-    let fields = Fields::open(ctx, &at, &keys::RETRY);
-    Retry {
-        attempts: fields.u32(ctx, "attempts"),
-        per_try_timeout: fields.read(ctx, "per_try_timeout", duration),
-    }
-}
-
-/// Members in file order; `all`, or nothing, is every frps that has a vhost port.
-fn members(ctx: &mut Ctx<'_>, fields: &Fields<'_>, frps: &[Frps], known: &Known) -> Vec<PoolMember> {
-    let listed = fields.get("frps").filter(|at| at.raw() != Some("all"));
-    let Some(list) = listed else {
-        let at = fields.get("frps").unwrap_or_else(|| fields.at().clone());
-        return all_members(ctx, &at, frps, known);
+/// `ignore`, `prefer`, or `{ prefer: { spill: 1.4 } }`.
+fn locality(ctx: &mut Ctx<'_>, at: &At<'_>, kind: &Kind) -> Option<Locality> {
+    let fields = if at.is_map() {
+        let prefer = Fields::open(ctx, at, &keys::LOCALITY).get("prefer")?;
+        Fields::open(ctx, &prefer, &keys::PREFER)
+    } else if word(ctx, at, kind)? == "prefer" {
+        Fields::empty(at, &keys::PREFER)
+    } else {
+        return Some(Locality::Ignore);
     };
-    let before = ctx.error_count();
-    let mut members: Vec<PoolMember> = Vec::new();
-    for item in list.items(ctx) {
-        let Some((at, weight)) = reference(ctx, &item, &keys::MEMBER) else { continue };
-        let Some(name) = text(ctx, &at, &Kind::Text) else { continue };
-        if !known.frps.check(ctx, &at, &name) {
-            continue;
-        }
-        let Some(server) = frps.iter().find(|f| f.name == name) else { continue };
-        if server.vhost_http_port.is_none() {
-            ctx.push(
-                Fault::error(&at, "no-vhost-port", format!("the frps {} has no vhost_http_port", at.seen()))
-                    .help("add vhost_http_port to it, or leave it out of this pool"),
-            );
-        }
-        if members.iter().any(|member| member.frps == name) {
-            ctx.push(
-                Fault::error(&at, "duplicate-member", format!("{} is in this pool twice", at.seen()))
-                    .help("give it a weight instead: { name: NAME, weight: 2 }"),
-            );
-        }
-        members.push(PoolMember { frps: name, weight: weight.unwrap_or(server.weight) });
-    }
-    if members.is_empty() && ctx.error_count() == before {
-        ctx.push(
-            Fault::error(&list, "pool-without-members", "this pool has no members")
-                .help("name at least one frps, or write \"frps: all\""),
-        );
-    }
-    members
-}
-
-fn all_members(ctx: &mut Ctx<'_>, at: &At<'_>, frps: &[Frps], known: &Known) -> Vec<PoolMember> {
-    let able: Vec<&Frps> = frps.iter().filter(|f| f.vhost_http_port.is_some()).collect();
-    // An empty fleet, or one that could not be read, was reported as such.
-    if able.is_empty() && !frps.is_empty() && known.fleet_is_sound {
-        ctx.push(
-            Fault::error(at, "no-vhost-port", "no frps has a vhost_http_port, so this pool has no members")
-                .help("add \"vhost_http_port: 8080\" to an frps (what vhostHTTPPort says in its frps.toml)"),
-        );
-    }
-    able.into_iter().map(|f| PoolMember { frps: f.name.clone(), weight: f.weight }).collect()
-}
-
-/// `name`, or `{ name: …, weight: … }`: where the name stands, and the weight if one is given.
-pub(super) fn reference<'t>(
-    ctx: &mut Ctx<'_>,
-    at: &At<'t>,
-    section: &'static keys::Section,
-) -> Option<(At<'t>, Option<u32>)> {
-    if at.raw().is_some() {
-        return Some((at.clone(), None));
-    }
-    let fields = Fields::open(ctx, at, section);
-    let weight = fields.get("weight").and_then(|_| fields.read(ctx, "weight", integer));
-    Some((fields.get("name")?, weight.and_then(|n| u32::try_from(n).ok())))
+    Some(Locality::Prefer { spill: fields.read(ctx, "spill", factor)? })
 }

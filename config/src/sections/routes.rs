@@ -1,9 +1,6 @@
 //! `routes`: match → weighted pools.
 
-use super::{
-    Known, matches,
-    pools::{IMPLICIT, reference},
-};
+use super::{Known, matches, members::reference, pools::IMPLICIT};
 use crate::{
     keys::{self, Kind},
     model::{Route, WeightedPool},

@@ -1,7 +1,8 @@
 //! Which values must not be shown.
 //!
 //! By key and not by schema, so that `pasword: hunter2` at a place where no password belongs is masked too.
-//! References (`${VAR}`, `file:/x`) say nothing and stay readable.
+//! References (`${VAR}`, `file:/x`) say nothing and stay readable, and so do those settings of an affinity cookie
+//! that are no key.
 
 use std::{collections::BTreeSet, rc::Rc};
 
@@ -10,7 +11,7 @@ use super::{Node, Span, Value};
 /// Marks every secret of a tree.
 pub(super) fn mark(root: &mut Node) {
     let mut texts = BTreeSet::new();
-    mark_keys(root, false, &mut texts);
+    mark_keys(root, Under::Nothing, &mut texts);
     if !texts.is_empty() {
         mark_equal(root, &texts);
     }
@@ -44,27 +45,76 @@ pub(crate) fn is_secret_word(key: &str) -> bool {
         return false;
     }
     let key = key.to_lowercase();
+    let last = key.rsplit(['_', '-']).next().unwrap_or_default();
     ["token", "passw", "pwd", "secret", "credential", "auth", "cookie", "api_key", "api-key", "apikey"]
         .iter()
         .any(|word| key.contains(word))
+        || strsim::damerau_levenshtein(last, "key") <= 1
         || strsim::damerau_levenshtein(&key, "token") <= 1
         || strsim::damerau_levenshtein(&key, "password") <= 3
 }
 
-fn mark_keys(node: &mut Node, secret: bool, texts: &mut BTreeSet<Rc<str>>) {
+/// What the keys above a node make of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Under {
+    Nothing,
+    Affinity,
+    /// Everything but what is known to be harmless is a secret: a misspelt `key` is one.
+    AffinityCookie,
+    Secret,
+}
+
+/// Keys of an affinity cookie that are no secret.
+const COOKIE_SETTINGS: [&str; 9] =
+    ["name", "ttl", "idle", "path", "domain", "secure", "http_only", "same_site", "strict"];
+
+impl Under {
+    fn key(self, key: &Node) -> Self {
+        let Value::Scalar(name) = &key.value else { return self };
+        match self {
+            Self::Secret => Self::Secret,
+            Self::AffinityCookie if COOKIE_SETTINGS.contains(&&**name) => Self::Nothing,
+            Self::AffinityCookie => Self::Secret,
+            Self::Affinity if &**name == "cookie" => Self::AffinityCookie,
+            Self::Nothing | Self::Affinity if is_secret_word(name) => Self::Secret,
+            Self::Nothing | Self::Affinity if &**name == "affinity" => Self::Affinity,
+            Self::Nothing | Self::Affinity => Self::Nothing,
+        }
+    }
+}
+
+impl Under {
+    /// A secret where a key is expected: `{ key: , SECRET }`, `{ token SECRET }`.
+    fn is_secret_as_key(self, key: &Node) -> bool {
+        let Value::Scalar(text) = &key.value else { return false };
+        match self {
+            // No setting of a cookie has so long a name.
+            Self::AffinityCookie => text.len() > LONGEST_SETTING,
+            Self::Nothing | Self::Affinity | Self::Secret => {
+                text.contains(char::is_whitespace) && is_secret_word(text)
+            }
+        }
+    }
+}
+
+/// A misspelt name of a cookie's setting is at most this long, bytes; a key is longer.
+const LONGEST_SETTING: usize = 16;
+
+fn mark_keys(node: &mut Node, under: Under, texts: &mut BTreeSet<Rc<str>>) {
     match &mut node.value {
         Value::Null => {}
         Value::Scalar(text) => {
+            let secret = matches!(under, Under::Secret | Under::AffinityCookie);
             node.secret = (secret && !is_reference(text)) || has_userinfo(text);
             if node.secret && text.len() >= 4 {
                 texts.insert(text.clone());
             }
         }
-        Value::List(items) => items.iter_mut().for_each(|item| mark_keys(item, secret, texts)),
+        Value::List(items) => items.iter_mut().for_each(|item| mark_keys(item, under, texts)),
         Value::Map(entries) => {
             for (key, value) in entries {
-                let under = secret || matches!(&key.value, Value::Scalar(name) if is_secret_word(name));
-                mark_keys(value, under, texts);
+                mark_keys(value, under.key(key), texts);
+                key.secret = under.is_secret_as_key(key);
             }
         }
     }

@@ -3,8 +3,21 @@
 use frp_gateway_config::{Loaded, Resolver};
 
 /// What no diagnostic may contain.
-pub(crate) const SECRETS: [&str; 6] =
-    ["t0ken-secret", "pa55-secret", "from-file-secret", "hunter2", "hunter3", "hunter2hunter2"];
+pub(crate) const SECRETS: [&str; 13] = [
+    "t0ken-secret",
+    "pa55-secret",
+    "from-file-secret",
+    "affinity-secret",
+    "affinity-s3cret",
+    "short-secret",
+    "0.2468",
+    "1357",
+    "hunter2",
+    "hunter3",
+    "hunter4",
+    "hunter5",
+    "hunter2hunter2",
+];
 
 /// Answers from a fixed table.
 #[derive(Debug)]
@@ -15,6 +28,11 @@ impl Resolver for Table {
         let value = match name {
             "TOKEN" => "t0ken-secret",
             "PW" => "pa55-secret",
+            "AFFINITY_KEY" => "affinity-secret-0123456789abcdefghij",
+            "OLD_AFFINITY_KEY" => "affinity-s3cret-0123456789abcdefghij",
+            "SHORT_KEY" => "short-secret",
+            "FRACTION" => "0.2468",
+            "NUMBER" => "1357",
             "PORT" => "8080",
             "SECONDS" => "45",
             _ => return None,

@@ -11,12 +11,12 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use frp_gateway_config::model::{Balance, Protocol};
+use frp_gateway_config::model::Protocol;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::App;
-use crate::{clock, control::ReloadResult};
+use crate::{clock, control::ReloadResult, data::explain::word};
 
 /// `GET /api/v1/listeners`: one of these per listener.
 #[derive(Debug, Serialize)]
@@ -140,18 +140,10 @@ struct MemberView {
 
 /// Pools in file order, with the live state of their members.
 pub async fn pools(State(app): State<App>) -> Json<Vec<PoolView>> {
-    let (state, snapshot, now) = (app.control.state(), app.published.load(), clock::now());
-    let balance = |name: &str| {
-        let pool = state.config.iter().flat_map(|config| &config.pools).find(|pool| pool.name == name);
-        pool.map_or("", |pool| match pool.balance {
-            Balance::RoundRobin => "round_robin",
-            Balance::Random => "random",
-            Balance::LeastRequest => "least_request",
-        })
-    };
+    let (snapshot, now) = (app.published.load(), clock::now());
     let view = snapshot.pools.iter().map(|pool| PoolView {
         name: pool.name.to_string(),
-        balance: balance(&pool.name),
+        balance: word(pool.balance),
         members: pool
             .members
             .iter()
@@ -161,7 +153,7 @@ pub async fn pools(State(app): State<App>) -> Json<Vec<PoolView>> {
                 port: member.endpoint.id.port,
                 addresses: member.endpoint.addresses.load().to_vec(),
                 weight: member.weight,
-                healthy: member.verdict.is_healthy(),
+                healthy: member.state.is_healthy(),
                 down: member.endpoint.is_down(now),
                 in_flight: member.endpoint.in_flight(),
             })

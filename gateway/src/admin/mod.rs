@@ -4,6 +4,10 @@
 //! thing it can change is to ask for a reload.
 
 pub mod api;
+pub mod explain;
 pub mod server;
+pub mod status;
+#[cfg(test)]
+mod testing;
 
 pub use self::server::{App, router};

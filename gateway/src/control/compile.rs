@@ -1,20 +1,23 @@
 //! Configuration → snapshot. What must outlive a snapshot is found by its identity, so a reload forgets nothing.
 //!
 //! [`compile`] is pure: it reads the old [`Identities`] and returns the new ones. What the new configuration doesn't
-//! name isn't carried over, so nothing can leak; a compile whose step is undone leaves no trace.
+//! name isn't carried over (but for what was learnt about a member: some minutes), so nothing can leak; a compile whose
+//! step is undone leaves no trace. What it wants changed in shared states waits in [`Compiled::settlement`].
 
 mod identities;
+mod settlement;
 
 use std::{collections::HashMap, sync::Arc};
 
-use frp_gateway_config::model::{self, Balance, Config};
-use lb_algos::{PolicyKind, Tick};
+use frp_gateway_config::model::{self, Affinity, Balance, Config, Locality};
+use lb_algos::{Place, PolicyKind, Prepared, Tick};
 
-pub use self::identities::Identities;
-use self::identities::{Carry, PoolShape};
+use self::identities::{Carry, PoolShape, Tables};
+pub use self::{identities::Identities, settlement::Settlement};
 use crate::{
+    data::affinity::Sealer,
     http1::HeadLimits,
-    snapshot::{EndpointId, Listener, Member, Pool, Route, Router, Snapshot, Split, Tunnels, Verdict},
+    snapshot::{EndpointId, Listener, Member, Pool, Route, Router, Snapshot, Split, Tunnels},
 };
 
 /// A configuration that [`frp_gateway_config::load`] should have refused. Kept as an error so that a hole there costs
@@ -54,6 +57,8 @@ pub struct Compiled {
     pub snapshot: Snapshot,
     /// To be given to the next compile.
     pub identities: Identities,
+    /// To be applied when the snapshot is published.
+    pub settlement: Settlement,
 }
 
 /// Compiles `config`; `now` decides which slots of removed listeners are free again.
@@ -70,14 +75,15 @@ pub fn compile(
     now: Tick,
 ) -> Result<Compiled, CompileError> {
     let mut carry = Carry::new(old);
-    let pools = pools(config, &mut carry)?;
+    let pools = pools(config, &mut carry, now)?;
     let routes = routes(config, &pools, &mut carry)?;
     let listeners = listeners(config, &routes, &mut carry, now);
     let snapshot = Snapshot { generation, listeners, routes, pools, tunnels };
-    Ok(Compiled { snapshot, identities: carry.finish() })
+    let (identities, settlement) = carry.finish(now);
+    Ok(Compiled { snapshot, identities, settlement })
 }
 
-fn pools(config: &Config, carry: &mut Carry<'_>) -> Result<Vec<Arc<Pool>>, CompileError> {
+fn pools(config: &Config, carry: &mut Carry<'_>, now: Tick) -> Result<Vec<Arc<Pool>>, CompileError> {
     carry.keep_pool_slots(config.pools.iter().map(|pool| pool.name.as_str()));
     let by_name: HashMap<&str, (u32, &model::Frps)> =
         (0..).zip(&config.frps).map(|(index, frps)| (frps.name.as_str(), (index, frps))).collect();
@@ -92,11 +98,11 @@ fn pools(config: &Config, carry: &mut Carry<'_>) -> Result<Vec<Arc<Pool>>, Compi
                 let id = EndpointId::of(frps)
                     .ok_or_else(|| CompileError::NoVhostPort { pool: index, name: member.frps.clone() })?;
                 Ok(Member {
-                    // Without checks nothing could ever set a bad verdict right again.
-                    verdict: match pool.health {
-                        Some(_) => carry.verdict(&pool.name, &id),
-                        None => Arc::new(Verdict::default()),
-                    },
+                    state: carry.member_state(pool, &id, now),
+                    priority: member.priority,
+                    zone: frps.zone.as_deref().map(Into::into),
+                    local: frps.zone.is_some() && frps.zone == config.zone,
+                    key: id.key(),
                     endpoint: carry.endpoint(id),
                     weight: member.weight,
                     not_found_marker: frps.not_found_marker.as_ref().map(|marker| marker.as_bytes().into()),
@@ -104,12 +110,17 @@ fn pools(config: &Config, carry: &mut Carry<'_>) -> Result<Vec<Arc<Pool>>, Compi
                 })
             })
             .collect::<Result<Vec<_>, CompileError>>()?;
-        let policy = policy(pool.balance);
+        let tiered = members.iter().any(|member| member.priority > 0)
+            || (pool.locality != Locality::Ignore
+                && members.iter().any(|member| member.local)
+                && members.iter().any(|member| !member.local));
+        let policy = policy(pool);
         let shape = PoolShape {
             policy,
+            keyed: keyed(pool),
             members: members.iter().map(|member| (member.endpoint.number, member.weight)).collect(),
         };
-        let identity = carry.pool(&pool.name, shape);
+        let identity = carry.pool(&pool.name, shape, |shape| tables(shape, &members));
         Ok(Arc::new(Pool {
             name: pool.name.as_str().into(),
             slot: identity.slot,
@@ -120,8 +131,28 @@ fn pools(config: &Config, carry: &mut Carry<'_>) -> Result<Vec<Arc<Pool>>, Compi
             keepalive: pool.keepalive,
             fail_timeout: pool.fail_timeout,
             absent_timeout: pool.absent_timeout,
-            retry_attempts: pool.retry.attempts,
-            per_try_timeout: pool.retry.per_try_timeout,
+            retry: pool.retry.clone(),
+            slow_start: pool.slow_start,
+            latency_decay: pool.latency_decay,
+            locality: pool.locality,
+            panic_threshold: pool.panic_threshold,
+            outlier: pool.outlier,
+            limits: pool.limits,
+            affinity: pool.affinity.clone(),
+            tiered,
+            balance: pool.balance,
+            sealer: match &pool.affinity {
+                Some(model::Affinity::Cookie(cookie)) => Some(Arc::new(Sealer::new(cookie, &pool.name))),
+                Some(_) | None => None,
+            },
+            workers: carry.workers(),
+            prepared: identity.tables.prepared,
+            keyed: identity.tables.keyed,
+            bell: identity.bell,
+            queue: identity.queue,
+            limited: pool.limits.in_flight.is_some()
+                || pool.limits.connections.is_some()
+                || pool.limits.adaptive.is_some(),
             stats: identity.stats,
         }))
     };
@@ -129,11 +160,41 @@ fn pools(config: &Config, carry: &mut Carry<'_>) -> Result<Vec<Arc<Pool>>, Compi
 }
 
 /// The one place that maps the file's word to the algorithm.
-const fn policy(balance: Balance) -> PolicyKind {
-    match balance {
+const fn policy(pool: &model::Pool) -> PolicyKind {
+    match pool.balance {
         Balance::RoundRobin => PolicyKind::RoundRobin,
         Balance::Random => PolicyKind::Random,
         Balance::LeastRequest => PolicyKind::LeastRequest,
+        Balance::PeakEwma => PolicyKind::PeakEwma,
+        Balance::Maglev => PolicyKind::Maglev { bound: pool.hash_bound },
+        Balance::RingHash => PolicyKind::RingHash { bound: pool.hash_bound },
+    }
+}
+
+/// The rule for requests that carry a key, where the pool's own doesn't look at keys.
+const fn keyed(pool: &model::Pool) -> Option<PolicyKind> {
+    match (pool.balance, &pool.affinity) {
+        (Balance::Maglev | Balance::RingHash, _) | (_, None | Some(Affinity::Cookie(_))) => None,
+        (
+            Balance::RoundRobin | Balance::Random | Balance::LeastRequest | Balance::PeakEwma,
+            Some(Affinity::Header(_) | Affinity::Query(_) | Affinity::SourceIp { .. }),
+        ) => Some(PolicyKind::Maglev { bound: pool.hash_bound }),
+    }
+}
+
+fn tables(shape: &PoolShape, members: &[Member]) -> Tables {
+    let places: Vec<_> = members
+        .iter()
+        .map(|member| Place {
+            host: &member.endpoint.id.host,
+            port: member.endpoint.id.port,
+            key: member.key,
+            weight: member.weight,
+        })
+        .collect();
+    Tables {
+        prepared: Prepared::build(shape.policy, &places),
+        keyed: shape.keyed.map(|kind| (kind, Prepared::build(kind, &places))),
     }
 }
 

@@ -52,6 +52,17 @@ pub enum Effect {
     StopProbe(ProbeKey),
     /// Begin to probe; the present verdict is kept until a streak changes it.
     StartProbe(ProbeKey, Health),
+    /// Stop watching a pool for outliers.
+    StopWatch {
+        /// Name of the pool.
+        pool: String,
+    },
+    /// Begin to watch a pool for outliers or to adapt its limits. The watch reads rules and members from what is published,
+    /// and what it knows of a member belongs to the member: a change of either needs no other watch.
+    StartWatch {
+        /// Name of the pool.
+        pool: String,
+    },
     /// Tell people.
     Log(Notice),
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use frp_gateway_config::model::{Config, FrpsAdmin, Health};
+use frp_gateway_config::model::{Config, FrpsAdmin, Health, Pool};
 
 use super::{
     directory,
@@ -58,6 +58,7 @@ fn config_loaded(old: &State, config: Arc<Config>, now: Now) -> Step {
     effects.extend(closed.iter().map(|name| Effect::Close { listener: name.clone() }));
     effects.extend(pollers(before, &config));
     effects.extend(probes(before, &config));
+    effects.extend(watches(before, &config));
     effects.extend(needs_restart(old, &config).map(Effect::Log));
     if let Some(before) = before {
         let changes = Box::new(frp_gateway_config::diff(before, &config));
@@ -121,6 +122,17 @@ fn wanted_probes(config: &Config) -> BTreeMap<ProbeKey, Health> {
         }
     }
     wanted
+}
+
+fn watches(before: Option<&Config>, config: &Config) -> impl Iterator<Item = Effect> + use<> {
+    let wanted = |config: &Config| -> BTreeMap<String, ()> {
+        let watched = |pool: &&Pool| pool.outlier.is_some() || pool.limits.adaptive.is_some();
+        config.pools.iter().filter(watched).map(|pool| (pool.name.clone(), ())).collect()
+    };
+    let (stop, start) = difference(&before.map(wanted).unwrap_or_default(), wanted(config));
+    stop.into_iter()
+        .map(|pool| Effect::StopWatch { pool })
+        .chain(start.into_iter().map(|(pool, ())| Effect::StartWatch { pool }))
 }
 
 /// Keys to stop (gone or changed), then entries to start (new or changed).

@@ -35,7 +35,7 @@ use crate::{
     clock,
     data::{access_log::AccessLogHandle, listener, worker::Workers},
     frps::poller,
-    health::active,
+    health::{active, outlier},
     snapshot::{Published, Snapshot},
 };
 
@@ -134,6 +134,7 @@ pub struct Control {
     inbox: mpsc::Receiver<Message>,
     pollers: HashMap<String, Running>,
     probes: HashMap<ProbeKey, Running>,
+    watches: HashMap<String, Running>,
     seeds: RandomState,
     spawned: u64,
 }
@@ -171,6 +172,7 @@ impl Control {
             inbox,
             pollers: HashMap::new(),
             probes: HashMap::new(),
+            watches: HashMap::new(),
             seeds: RandomState::new(),
             spawned: 0,
         };
@@ -279,10 +281,15 @@ impl Control {
                 }
                 Effect::StopProbe(key) => drop(self.probes.remove(&key)),
                 Effect::StartProbe(key, health) => {
-                    if let Some((endpoint, verdict)) = self.identities.probed(&key.pool, &key.endpoint) {
-                        let probe = active::probe(key.pool.clone(), endpoint, verdict, health, self.rng());
+                    if let Some(probed) = self.identities.probed(&key.pool, &key.endpoint) {
+                        let probe = active::probe(probed, health, self.rng());
                         self.probes.insert(key, Running(tokio::spawn(probe).abort_handle()));
                     }
+                }
+                Effect::StopWatch { pool } => drop(self.watches.remove(&pool)),
+                Effect::StartWatch { pool } => {
+                    let watch = outlier::watch(pool.clone(), Arc::clone(&self.parts.published));
+                    self.watches.insert(pool, Running(tokio::spawn(watch).abort_handle()));
                 }
                 Effect::Log(notice) => announce(&notice, begun.elapsed()),
             }
@@ -348,9 +355,12 @@ impl Control {
         Ok(())
     }
 
-    fn publish(&mut self, compiled: Compiled) {
-        self.identities = compiled.identities;
-        self.parts.published.store(Arc::new(compiled.snapshot));
+    fn publish(&mut self, Compiled { snapshot, identities, settlement }: Compiled) {
+        self.identities = identities;
+        self.parts.published.store(Arc::new(snapshot));
+        settlement.apply(clock::now());
+        // New rules and new members are looked at now, not within a second.
+        self.parts.published.load().pools.iter().for_each(|pool| pool.bell.notify_one());
     }
 
     /// Accepts on new sockets. A listener that moved leaves its old ones.

@@ -1,6 +1,6 @@
 //! Configurations made by hand and a control plane in a box, for tests.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use frp_gateway_config::{model::*, secret::Secret};
 
@@ -31,6 +31,7 @@ pub(crate) fn frps(name: &str, port: u16) -> Frps {
         name: name.into(),
         host: "127.0.0.1".into(),
         zone: None,
+        labels: BTreeMap::new(),
         control_port: None,
         vhost_http_port: Some(port),
         weight: 1,
@@ -63,13 +64,34 @@ pub(crate) fn listener(name: &str) -> Listener {
 
 /// A pool of `(frps, weight)`.
 pub(crate) fn pool(name: &str, members: &[(&str, u32)]) -> Pool {
-    let member = |(frps, weight): &(&str, u32)| PoolMember { frps: (*frps).into(), weight: *weight };
+    let member =
+        |(frps, weight): &(&str, u32)| PoolMember { frps: (*frps).into(), weight: *weight, priority: 0 };
     Pool {
         name: name.into(),
         frps: members.iter().map(member).collect(),
         balance: Balance::RoundRobin,
         health: None,
-        retry: Retry { attempts: 2, per_try_timeout: None },
+        latency_decay: Duration::from_secs(2),
+        hash_bound: Some(125),
+        affinity: None,
+        slow_start: None,
+        locality: Locality::Ignore,
+        panic_threshold: 0,
+        outlier: None,
+        limits: Limits {
+            connections: None,
+            in_flight: None,
+            queue: Queue { size: 1000, timeout: Duration::from_secs(1) },
+            adaptive: None,
+        },
+        retry: Retry {
+            attempts: 2,
+            per_try_timeout: None,
+            on: Vec::new(),
+            budget: Budget { percent: 20, floor: 3 },
+            backoff: Backoff { base: Duration::from_millis(25), max: Duration::from_millis(250) },
+            hedge: None,
+        },
         connect_timeout: Duration::from_secs(2),
         keepalive: Duration::from_secs(60),
         fail_timeout: Duration::from_secs(1),
@@ -82,9 +104,25 @@ pub(crate) fn health() -> Health {
     Health {
         check: HealthCheck::Tcp,
         interval: Duration::from_secs(2),
+        fast_interval: Duration::from_millis(500),
+        jitter: 10,
         timeout: Duration::from_secs(1),
         rise: 2,
         fall: 3,
+    }
+}
+
+/// The rules that `outlier: {}` stands for.
+pub(crate) fn outlier() -> Outlier {
+    Outlier {
+        consecutive_failures: 5,
+        consecutive_gateway_errors: 3,
+        success_ratio: Some(SuccessRatio { minimum: 80, min_requests: 20 }),
+        latency_factor: None,
+        window: Duration::from_secs(10),
+        base_ejection: Duration::from_secs(10),
+        max_ejection: Duration::from_secs(300),
+        max_ejected: 50,
     }
 }
 
@@ -108,6 +146,7 @@ pub(crate) fn route(name: &str, host: &str, pool: &str) -> Route {
 /// frps `a` and `b`, pool `shop` of both, route `shop`, listener `web`.
 pub(crate) fn config() -> Config {
     Config {
+        zone: None,
         admin: Admin { listen: "127.0.0.1:9900".parse().unwrap(), token: None },
         runtime: Runtime { workers: 2, drain_timeout: Duration::from_secs(30) },
         access_log: AccessLog::Off,

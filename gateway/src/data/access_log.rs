@@ -198,6 +198,12 @@ struct Line<'a> {
     pool: Option<&'a str>,
     endpoint: Option<&'a str>,
     attempts: u32,
+    /// Why the last endpoint was picked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pick: Option<&'static str>,
+    /// Which endpoints were looked at then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    among: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     class: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -246,6 +252,8 @@ pub fn write(
         pool: split.map(|split| &*split.pool.name),
         endpoint,
         attempts: report.attempts,
+        pick: (report.attempts > 0).then(|| report.why.reason.label()),
+        among: (report.attempts > 0).then(|| report.why.among.label()),
         class: report.refusal.map(crate::error::Refusal::label),
         user_agent: user_agent.as_deref(),
         request_id: report.request_id.map(|id| format!("{id:016x}")),

@@ -3,46 +3,37 @@
 //! It always knows which bytes left. Another attempt follows only when the visitor has got nothing and either nothing
 //! was sent, or the method is idempotent and all that was sent is still at hand.
 
-use std::{
-    future::poll_fn,
-    task::{Context, Poll},
-    time::{Duration, Instant},
-};
+use std::{cell::Cell, future::poll_fn, time::Instant};
 
-use tokio::net::{
-    TcpStream,
-    tcp::{ReadHalf, WriteHalf},
-};
+use lb_algos::Tick;
+use tokio::net::TcpStream;
 
 use super::{
     absent::{self, Suspicion},
-    buffer::{Buffer, Buffers},
+    attempts,
+    buffer::Buffer,
     connection::Next,
     exchange::{Body, Report, Request, Scratch, Stop},
     headers::{self, Onward},
-    io::{Elapsed, until, write_both},
-    relay::RelayError,
-    respond, upgrade, upstream,
+    io::{until, write_both},
+    outcome, respond, session, upgrade,
+    upstream::{self, Link},
+    wait::{Broken, Evidence, Progress, Wait, stall},
     watch::Watch,
 };
 use crate::{
     clock,
     error::Refusal,
     http1::{HeadLimits, RequestHead, Version},
-    snapshot::{Listener, Member},
-    telemetry::stats::{EndpointShard, Failure},
+    snapshot::{InFlight, Member},
+    telemetry::stats::Failure,
 };
 
-/// Longest wait for `100 Continue` before the body is sent all the same. frps itself answers at once, without asking the
-/// application; an endpoint that says nothing by then doesn't know the expectation.
-const ASK_FIRST: Duration = Duration::from_millis(300);
-/// When the endpoint stops taking the request, a response may already be on its way.
-const LAST_WORDS: Duration = Duration::from_millis(500);
 /// Bounds on response heads.
 const RESPONSE_LIMITS: HeadLimits = HeadLimits { head_bytes: 64 * 1024, line_bytes: 8 * 1024, fields: 200 };
 
 /// What an attempt is to do.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Attempt<'a> {
     /// The request.
     pub request: &'a Request<'a>,
@@ -54,6 +45,16 @@ pub struct Attempt<'a> {
     pub deadline: Option<Instant>,
     /// Hold the body back until the endpoint says `100 Continue`.
     pub ask_first: bool,
+    /// An answer whose status is in `retry.on` may be thrown away.
+    pub may_reject: bool,
+    /// A second attempt may begin beside this one.
+    pub may_hedge: bool,
+    /// Hash of what the request is to stay with.
+    pub key: Option<u64>,
+    /// The visitor has finished sending, and waits.
+    pub half_closed: &'a Cell<bool>,
+    /// When it began: what the endpoint takes is reckoned from here.
+    pub begun: Tick,
 }
 
 /// How an attempt ended.
@@ -69,14 +70,19 @@ pub enum Ending {
     Unreached,
     /// It broke, and may be repeated elsewhere.
     Failed(Refusal, &'static str),
+    /// An answer that the pool wants asked for elsewhere; the budget has been drawn on.
+    Rejected,
+    /// Every connection that the endpoint may have is taken.
+    Crowded,
 }
 
 /// A connection to an endpoint in use.
 #[derive(Debug)]
-struct Upstream {
-    stream: TcpStream,
+pub struct Upstream {
+    /// The socket.
+    pub link: Link,
     /// It has served before.
-    reused: bool,
+    pub reused: bool,
 }
 
 /// How one try on one connection ended.
@@ -86,20 +92,12 @@ enum Try {
     Stale,
 }
 
-/// What is known when a try breaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Evidence {
-    /// Not one byte of the request left.
-    NothingSent,
-    /// Nothing came back.
-    Silence,
-    /// Bytes of an answer came.
-    Heard,
-}
-
 /// Runs one attempt.
-pub async fn run(
-    attempt: &Attempt<'_>,
+///
+/// `in_flight` is the slot it holds.
+pub async fn run<'a>(
+    attempt: &Attempt<'a>,
+    mut in_flight: InFlight<'a>,
     body: &mut Body,
     visitor: &mut TcpStream,
     buffer: &mut Buffer,
@@ -109,33 +107,46 @@ pub async fn run(
     let endpoint = &attempt.member.endpoint;
     let worker = &*attempt.request.connection.worker;
     let stats = endpoint.stats.of(worker.id);
-    let _in_flight = endpoint.begin();
     let surely = !scratch.request.method.is_idempotent() || body.upload.is_some();
-    let mut kept = worker.idle.take(endpoint.number, clock::now(), surely);
+    let mut kept = worker.idle.take(endpoint.number, attempt.begun, surely);
     loop {
         let upstream = match kept.take() {
-            Some(stream) => {
+            Some(link) => {
                 stats.reuses.inc();
-                Upstream { stream, reused: true }
+                Upstream { link, reused: true }
             }
-            None => match connect(attempt, stats).await {
-                Ok(stream) => Upstream { stream, reused: false },
-                Err(failure) => {
+            None => match connect(attempt).await {
+                Ok(link) => Upstream { link, reused: false },
+                Err(NoLink::Crowded) => return Ending::Crowded,
+                Err(NoLink::Failed(failure)) => {
                     stats.failures[failure as usize].inc();
+                    outcome::failed(attempt, attempt.begun);
                     return Ending::Unreached;
                 }
             },
         };
-        match once(attempt, upstream, body, visitor, buffer, scratch, report).await {
+        match once(attempt, upstream, &mut in_flight, body, visitor, buffer, scratch, report).await {
             Try::Ended(ending) => return ending,
             Try::Stale => {}
         }
     }
 }
 
+/// Why there is no connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum NoLink {
+    /// The endpoint has as many as it may.
+    Crowded,
+    /// It could not be opened.
+    Failed(Failure),
+}
+
 /// Opens a connection; keeps the endpoint's record.
-async fn connect(attempt: &Attempt<'_>, stats: &EndpointShard) -> Result<TcpStream, Failure> {
+pub(super) async fn connect(attempt: &Attempt<'_>) -> Result<Link, NoLink> {
     let endpoint = &attempt.member.endpoint;
+    let stats = endpoint.stats.of(attempt.request.connection.worker.id);
+    let limits = attempt.request.split.pool.limits;
+    let open = endpoint.open_connection(limits.connections).ok_or(NoLink::Crowded)?;
     let pool = &attempt.request.split.pool;
     let addresses = endpoint.addresses.load_full();
     match upstream::connect(&addresses, pool.connect_timeout, attempt.deadline).await {
@@ -144,7 +155,7 @@ async fn connect(attempt: &Attempt<'_>, stats: &EndpointShard) -> Result<TcpStre
             if endpoint.connect_succeeded() {
                 tracing::info!(endpoint = endpoint.label(), pool = &*pool.name, "endpoint up");
             }
-            Ok(stream)
+            Ok(Link { stream, open })
         }
         Err((_, error)) if upstream::is_ours(&error) => {
             if let Some(suppressed) = attempt.request.connection.worker.may_complain("out of resources") {
@@ -155,7 +166,7 @@ async fn connect(attempt: &Attempt<'_>, stats: &EndpointShard) -> Result<TcpStre
                     "cannot open a connection; raise LimitNOFILE or the range of local ports"
                 );
             }
-            Err(Failure::ConnectRefused)
+            Err(NoLink::Failed(Failure::ConnectRefused))
         }
         Err((failure, error)) => {
             if endpoint.connect_failed(clock::now(), pool.fail_timeout)
@@ -170,33 +181,16 @@ async fn connect(attempt: &Attempt<'_>, stats: &EndpointShard) -> Result<TcpStre
                     "endpoint down"
                 );
             }
-            Err(failure)
+            Err(NoLink::Failed(failure))
         }
     }
 }
 
-/// How far the request has got.
-#[derive(Debug)]
-struct Progress {
-    /// The body waits for `100 Continue`.
-    asking: bool,
-    /// The endpoint takes no more bytes.
-    deaf: bool,
-    /// The request has been sent to its end.
-    sent: bool,
-    /// What came back.
-    evidence: Evidence,
-    /// The visitor has been told to continue.
-    continued: bool,
-    /// The visitor's direction.
-    watch: Watch,
-    /// Bytes of the body moved.
-    moved: u64,
-}
-
-async fn once(
-    attempt: &Attempt<'_>,
+#[expect(clippy::too_many_arguments, reason = "everything that one exchange works on")]
+async fn once<'a>(
+    attempt: &Attempt<'a>,
     mut upstream: Upstream,
+    in_flight: &mut InFlight<'a>,
     body: &mut Body,
     visitor: &mut TcpStream,
     buffer: &mut Buffer,
@@ -206,88 +200,56 @@ async fn once(
     let request = attempt.request;
     let worker = &*request.connection.worker;
     let listener = request.listener;
-    let reused = upstream.reused;
-    let Scratch { request: head, response, onward, homeward, .. } = scratch;
+    let Scratch { request: head, onward, .. } = scratch;
     let upgrade = head.upgrade && body.upload.is_none() && !upgrade::is_h2c(head, buffer.filled());
     headers::request(
         onward,
         head,
         buffer.filled(),
-        Onward { listener, peer: request.connection.peer, upgrade, ask_first: attempt.ask_first },
+        Onward {
+            listener,
+            peer: request.connection.peer,
+            upgrade,
+            hide_cookie: request.split.pool.sealer.as_ref().map(|sealer| sealer.name()),
+            ask_first: attempt.ask_first,
+        },
     );
     // 5. Send the head and what of the body is at hand, in one write.
     let mut sent = 0;
     let payload = if attempt.ask_first { 0 } else { body.at_hand };
     let payload = &buffer.filled()[head.len..head.len + payload];
-    let (mut from_endpoint, mut to_endpoint) = upstream.stream.split();
+    let (_, mut to_endpoint) = upstream.link.stream.split();
     let written = until(stall(listener), write_both(&mut to_endpoint, onward, payload, &mut sent)).await;
-    let mut progress = Progress {
+    let progress = Progress {
         asking: attempt.ask_first,
         deaf: !matches!(written, Ok(Ok(()))),
         sent: !attempt.ask_first && body.upload.is_none(),
+        sent_at: attempt.begun,
         evidence: if sent == 0 { Evidence::NothingSent } else { Evidence::Silence },
         continued: false,
-        watch: Watch::new(request.begun),
+        watch: Watch::new(request.begun, attempt.half_closed),
         moved: 0,
     };
-    if progress.evidence == Evidence::NothingSent {
-        return failed(attempt, reused, body, head, &progress, Failure::Reset);
-    }
     // 6. Wait for a response head, while the rest of the body flows.
-    let mut incoming = worker.buffers.small();
-    let mut deadline = wait_limit(attempt, body, &progress);
+    let mut wait = Wait::new(attempt, upstream, progress, body, upgrade);
+    if wait.progress.evidence == Evidence::NothingSent {
+        return failed(&wait, body, head, Failure::Reset);
+    }
     loop {
-        let (mut from_visitor, mut to_visitor) = visitor.split();
-        let before = progress.moved;
-        let limit = deadline.or_else(|| stall(listener).filter(|_| !progress.sent));
-        let event = until(
-            limit,
-            poll_fn(|cx| {
-                let visitor = (&mut from_visitor, &mut *buffer);
-                let endpoint = (&mut from_endpoint, &mut to_endpoint, &mut incoming);
-                poll_event(cx, &mut progress, body, &worker.buffers, visitor, endpoint)
-            }),
-        )
-        .await;
-        match event {
-            Ok(Event::Read) => progress.evidence = Evidence::Heard,
-            Ok(Event::VisitorGone) => return Try::Ended(Ending::Stopped(Stop::VisitorGone)),
-            Ok(Event::UploadDone) => {
-                progress.sent = true;
-                deadline = wait_limit(attempt, body, &progress);
-                continue;
-            }
-            Ok(Event::UploadFailed(error)) => match blame(&error) {
-                Some(stop) => return Try::Ended(Ending::Stopped(stop)),
-                None => {
-                    progress.deaf = true;
-                    deadline = wait_limit(attempt, body, &progress);
-                    continue;
-                }
-            },
-            Ok(Event::Broken) => return failed(attempt, reused, body, head, &progress, Failure::Reset),
-            Ok(Event::Ended) => return failed(attempt, reused, body, head, &progress, Failure::ClosedEarly),
-            Err(Elapsed) if progress.asking => {
-                // No word: send the body all the same.
-                if let Err(failure) = send_body(&mut to_endpoint, &mut progress, body, buffer, head).await {
-                    return failed(attempt, reused, body, head, &progress, failure);
-                }
-                deadline = wait_limit(attempt, body, &progress);
-                continue;
-            }
-            Err(Elapsed) if deadline.is_none() && progress.moved > before => continue,
-            Err(Elapsed) if deadline.is_none() => {
-                return Try::Ended(Ending::Stopped(Stop::Refused(Refusal::BodyTimeout, "")));
-            }
-            Err(Elapsed) => return failed(attempt, reused, body, head, &progress, Failure::ResponseTimeout),
+        match wait.more(in_flight, body, visitor, buffer, scratch, report).await {
+            Ok(()) => {}
+            Err(Broken::Failed(failure)) => return failed(&wait, body, &scratch.request, failure),
+            Err(Broken::Stopped(stop)) => return Try::Ended(Ending::Stopped(stop)),
         }
+        let Scratch { request: head, response, homeward, tried, session, set_cookie, .. } = scratch;
+        let attempt = wait.attempt;
         // Interim heads may follow each other in one read.
         loop {
-            match response.parse(incoming.filled(), &RESPONSE_LIMITS, head.method) {
+            match response.parse(wait.incoming.filled(), &RESPONSE_LIMITS, head.method) {
                 Ok(false) => {
-                    if incoming.is_full() {
-                        let larger = incoming.capacity() * 2;
-                        incoming.grow(larger);
+                    if wait.incoming.is_full() {
+                        let larger = wait.incoming.capacity() * 2;
+                        wait.incoming.grow(larger);
                     }
                     break;
                 }
@@ -295,95 +257,118 @@ async fn once(
                 Err(error) => {
                     let (endpoint, fault) = (attempt.member.endpoint.label(), error.label());
                     tracing::debug!(endpoint, fault, "invalid response head");
-                    return failed(attempt, reused, body, head, &progress, Failure::InvalidResponse);
+                    return failed(&wait, body, head, Failure::InvalidResponse);
                 }
             }
             match response.status {
                 101 if upgrade && response.upgrade => {
                     worker.absences.borrow_mut().confirm(request.scope, attempt.member.endpoint.number);
-                    headers::interim(homeward, response, incoming.filled());
-                    incoming.consume(response.len);
+                    outcome::answered(&attempt, response, wait.incoming.filled(), wait.progress.sent_at);
+                    session::write_for(set_cookie, *session, &attempt, head, buffer.filled());
+                    headers::interim(homeward, response, wait.incoming.filled(), set_cookie);
+                    wait.incoming.consume(response.len);
                     (report.status, report.member) = (101, Some(attempt.index));
                     let early = buffer.filled()[head.len..].to_vec();
-                    let sides = upgrade::Sides { visitor, endpoint: &mut upstream.stream };
-                    let next = upgrade::run(request, sides, homeward, &early, incoming, report).await;
+                    let sides = upgrade::Sides { visitor, endpoint: &mut wait.upstream.link.stream };
+                    let next = upgrade::run(request, sides, homeward, &early, wait.incoming, report).await;
                     return Try::Ended(Ending::Done(next));
                 }
-                101 => return failed(attempt, reused, body, head, &progress, Failure::InvalidResponse),
+                101 => return failed(&wait, body, head, Failure::InvalidResponse),
                 100..200 => {
                     // frps repeats the 100 of the application.
                     let wanted = head.version == Version::Http11
-                        && (response.status != 100 || (head.expect_continue && !progress.continued));
+                        && (response.status != 100 || (head.expect_continue && !wait.progress.continued));
                     if wanted {
-                        progress.continued |= response.status == 100;
-                        headers::interim(homeward, response, incoming.filled());
+                        wait.progress.continued |= response.status == 100;
+                        headers::interim(homeward, response, wait.incoming.filled(), &[]);
                         let mut sent = 0;
-                        let write = write_both(&mut to_visitor, homeward, &[], &mut sent);
+                        let write = write_both(visitor, homeward, &[], &mut sent);
                         if !matches!(until(stall(listener), write).await, Ok(Ok(()))) {
                             return Try::Ended(Ending::Stopped(Stop::VisitorGone));
                         }
                     }
-                    let go_on = response.status == 100 && progress.asking;
-                    incoming.consume(response.len);
-                    if go_on {
-                        let send = send_body(&mut to_endpoint, &mut progress, body, buffer, head);
-                        if let Err(failure) = send.await {
-                            return failed(attempt, reused, body, head, &progress, failure);
-                        }
-                        deadline = wait_limit(attempt, body, &progress);
+                    let go_on = response.status == 100 && wait.progress.asking;
+                    wait.incoming.consume(response.len);
+                    if go_on && let Err(failure) = wait.send_body(body, buffer, head).await {
+                        return failed(&wait, body, head, failure);
                     }
-                    if incoming.is_empty() {
+                    if wait.incoming.is_empty() {
                         break;
                     }
                 }
                 _ => {
                     // 6a. frps's own 404 is no answer.
                     let marker = attempt.member.not_found_marker.as_deref();
-                    let length = match absent::suspect(response, incoming.filled(), head.method, marker) {
+                    let length = match absent::suspect(response, wait.incoming.filled(), head.method, marker)
+                    {
                         Suspicion::None => None,
                         Suspicion::Likely => Some(0),
                         Suspicion::Body(length) => {
                             let whole = response.len + length;
-                            if whole > incoming.capacity() {
-                                incoming.grow(whole + 1);
+                            if whole > wait.incoming.capacity() {
+                                wait.incoming.grow(whole + 1);
                             }
-                            while incoming.len() < whole {
-                                let fill = poll_fn(|cx| incoming.poll_fill(cx, &mut from_endpoint));
-                                match until(deadline.or(stall(listener)), fill).await {
+                            while wait.incoming.len() < whole {
+                                let (from_endpoint, incoming) =
+                                    (&mut wait.upstream.link.stream, &mut wait.incoming);
+                                let fill = poll_fn(|cx| incoming.poll_fill(cx, from_endpoint));
+                                match until(wait.deadline.or(stall(listener)), fill).await {
                                     Ok(Ok(n)) if n > 0 => {}
                                     _ => {
-                                        return failed(
-                                            attempt,
-                                            reused,
-                                            body,
-                                            head,
-                                            &progress,
-                                            Failure::Truncated,
-                                        );
+                                        return failed(&wait, body, head, Failure::Truncated);
                                     }
                                 }
                             }
-                            absent::is_page(&incoming.filled()[response.len..whole], marker).then_some(length)
+                            absent::is_page(&wait.incoming.filled()[response.len..whole], marker)
+                                .then_some(length)
                         }
                     };
-                    let deaf = progress.deaf;
+                    let deaf = wait.progress.deaf;
                     if let Some(length) = length {
+                        // A second attempt under way may still save the request.
+                        match wait.rescue(visitor, buffer, in_flight, report).await {
+                            Ok(true) => {
+                                lacks_it(&attempt);
+                                break;
+                            }
+                            Ok(false) => {}
+                            Err(stop) => return Try::Ended(Ending::Stopped(stop)),
+                        }
                         let clean = response.keep_alive
-                            && progress.sent
+                            && wait.progress.sent
                             && !deaf
-                            && incoming.len() == response.len + length;
-                        worker.buffers.give_back(incoming);
-                        return page(attempt, clean.then_some(upstream.stream), body, head, &progress);
+                            && wait.incoming.len() == response.len + length;
+                        worker.buffers.give_back(wait.incoming);
+                        return page(
+                            &attempt,
+                            clean.then_some(wait.upstream.link),
+                            body,
+                            head,
+                            &wait.progress,
+                        );
                     }
-                    // 7. The answer goes to the visitor.
+                    outcome::answered(&attempt, response, wait.incoming.filled(), wait.progress.sent_at);
+                    // 6b. Nor is one that the pool wants from somebody else.
+                    if attempt.may_reject
+                        && body.is_retained()
+                        && outcome::is_rejected(&attempt, response.status, tried)
+                        && attempts::may_retry(request)
+                    {
+                        request.split.pool.stats.of(worker.id).rejected.inc();
+                        worker.buffers.give_back(wait.incoming);
+                        return Try::Ended(Ending::Rejected);
+                    }
+                    // 7. The answer goes to the visitor; a second attempt is let go, with its connection and slot.
+                    wait.drop_rival();
                     if request.split.pool.members.len() > 1 || !head.method.is_idempotent() {
                         worker.absences.borrow_mut().confirm(request.scope, attempt.member.endpoint.number);
                     }
+                    session::write_for(set_cookie, *session, &attempt, head, buffer.filled());
                     let answer = respond::Answer {
-                        attempt,
-                        stream: upstream.stream,
-                        incoming,
-                        watch: progress.watch,
+                        attempt: &attempt,
+                        link: wait.upstream.link,
+                        incoming: wait.incoming,
+                        watch: wait.progress.watch,
                         deaf,
                     };
                     let ending = respond::run(answer, body, visitor, buffer, scratch, report).await;
@@ -394,114 +379,9 @@ async fn once(
     }
 }
 
-/// What happened while waiting for a response head.
-enum Event {
-    Read,
-    Ended,
-    Broken,
-    UploadDone,
-    UploadFailed(RelayError),
-    VisitorGone,
-}
-
-/// One look at both sides.
-fn poll_event(
-    cx: &mut Context<'_>,
-    progress: &mut Progress,
-    body: &mut Body,
-    buffers: &Buffers,
-    (from_visitor, buffer): (&mut ReadHalf<'_>, &mut Buffer),
-    (from_endpoint, to_endpoint, incoming): (&mut ReadHalf<'_>, &mut WriteHalf<'_>, &mut Buffer),
-) -> Poll<Event> {
-    // The answer first: when it is there, nothing else matters.
-    match incoming.poll_fill(cx, from_endpoint) {
-        Poll::Ready(Ok(0)) => return Poll::Ready(Event::Ended),
-        Poll::Ready(Ok(_)) => return Poll::Ready(Event::Read),
-        Poll::Ready(Err(_)) => return Poll::Ready(Event::Broken),
-        Poll::Pending => {}
-    }
-    match &mut body.upload {
-        Some(upload) if !progress.sent && !progress.deaf && !progress.asking => {
-            match upload.poll(cx, buffers, from_visitor, to_endpoint, &mut progress.moved) {
-                Poll::Ready(Ok(())) => Poll::Ready(Event::UploadDone),
-                Poll::Ready(Err(error)) => Poll::Ready(Event::UploadFailed(error)),
-                Poll::Pending => Poll::Pending,
-            }
-        }
-        Some(_) => Poll::Pending,
-        None => progress.watch.poll(cx, from_visitor, buffer).map(|()| Event::VisitorGone),
-    }
-}
-
-/// The body was held back; now what is at hand of it goes, and the rest may flow.
-async fn send_body(
-    to_endpoint: &mut WriteHalf<'_>,
-    progress: &mut Progress,
-    body: &Body,
-    buffer: &Buffer,
-    head: &RequestHead,
-) -> Result<(), Failure> {
-    progress.asking = false;
-    progress.sent = body.upload.is_none();
-    let mut sent = 0;
-    let payload = &buffer.filled()[head.len..head.len + body.at_hand];
-    let limit = Some(Instant::now() + LAST_WORDS);
-    match until(limit, write_both(to_endpoint, payload, &[], &mut sent)).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) | Err(Elapsed) => Err(Failure::Reset),
-    }
-}
-
-/// Until when to wait for the next event; `None` = for as long as the body flows.
-fn wait_limit(attempt: &Attempt<'_>, body: &Body, progress: &Progress) -> Option<Instant> {
-    let now = Instant::now();
-    if progress.deaf {
-        return Some(now + LAST_WORDS);
-    }
-    if progress.asking {
-        return Some(now + ASK_FIRST);
-    }
-    if !progress.sent {
-        return None;
-    }
-    // A request that took its time to arrive gives the endpoint its full time from now.
-    let whole = match body.upload {
-        Some(_) => attempt.request.route.timeout.map(|timeout| now + timeout),
-        None => attempt.deadline,
-    };
-    let per_try = attempt.request.split.pool.per_try_timeout.map(|timeout| now + timeout);
-    match (whole, per_try) {
-        (Some(whole), Some(per_try)) => Some(whole.min(per_try)),
-        (whole, per_try) => whole.or(per_try),
-    }
-}
-
-/// When a socket that takes or gives nothing is given up.
-fn stall(listener: &Listener) -> Option<Instant> {
-    Some(Instant::now() + listener.timeouts.stream_idle)
-}
-
-/// Whose fault a broken upload is; `None` = the endpoint's.
-fn blame(error: &RelayError) -> Option<Stop> {
-    match error {
-        RelayError::Source(_) | RelayError::SourceEnded => Some(Stop::VisitorGone),
-        RelayError::Invalid(error) => Some(Stop::Refused(Refusal::BadRequest(400), error.label())),
-        RelayError::TooLarge => Some(Stop::Refused(Refusal::BodyTooLarge, "chunked")),
-        RelayError::Sink(_) => None,
-    }
-}
-
 /// An attempt broke: count it, remember it, and say whether the request may be sent again.
-fn failed(
-    attempt: &Attempt<'_>,
-    reused: bool,
-    body: &Body,
-    head: &RequestHead,
-    progress: &Progress,
-    failure: Failure,
-) -> Try {
-    let endpoint = &attempt.member.endpoint;
-    let worker = &*attempt.request.connection.worker;
+fn failed(wait: &Wait<'_>, body: &Body, head: &RequestHead, failure: Failure) -> Try {
+    let (progress, reused) = (&wait.progress, wait.upstream.reused);
     let repeatable = progress.asking || (head.method.is_idempotent() && body.is_retained());
     let closed = matches!(failure, Failure::Reset | Failure::ClosedEarly);
     match progress.evidence {
@@ -510,11 +390,7 @@ fn failed(
         Evidence::Silence if reused && closed && repeatable => return Try::Stale,
         Evidence::NothingSent | Evidence::Silence | Evidence::Heard => {}
     }
-    endpoint.stats.of(worker.id).failures[failure as usize].inc();
-    // The next request goes elsewhere.
-    let now = clock::now();
-    let until = now.saturating_add(attempt.request.split.pool.fail_timeout);
-    worker.absences.borrow_mut().leave_out(attempt.request.scope, endpoint.number, now, until);
+    remember(&wait.attempt, progress.sent_at, failure);
     let refusal = match failure {
         Failure::ResponseTimeout => Refusal::UpstreamTimeout,
         Failure::InvalidResponse => Refusal::UpstreamInvalid,
@@ -528,23 +404,50 @@ fn failed(
     })
 }
 
+/// Counts a failure, and sends the next request elsewhere.
+pub(super) fn remember(attempt: &Attempt<'_>, sent_at: Tick, failure: Failure) {
+    let (endpoint, worker) = (&attempt.member.endpoint, &*attempt.request.connection.worker);
+    endpoint.stats.of(worker.id).failures[failure as usize].inc();
+    outcome::failed(attempt, sent_at);
+    let now = clock::now();
+    let until = now.saturating_add(attempt.request.split.pool.fail_timeout);
+    worker.absences.borrow_mut().leave_out(attempt.request.scope, endpoint.number, now, until);
+}
+
 /// frps said that it has no such tunnel: leave it out for this host and path for a while.
-fn page(
-    attempt: &Attempt<'_>,
-    reusable: Option<TcpStream>,
-    body: &Body,
-    head: &RequestHead,
-    progress: &Progress,
-) -> Try {
-    let request = attempt.request;
-    let (endpoint, worker, pool) =
-        (&attempt.member.endpoint, &*request.connection.worker, &*request.split.pool);
+fn lacks_it(attempt: &Attempt<'_>) {
+    let (request, endpoint) = (attempt.request, &attempt.member.endpoint);
+    let worker = &*request.connection.worker;
     endpoint.stats.of(worker.id).absent.inc();
     let now = clock::now();
-    let until = now.saturating_add(pool.absent_timeout);
+    let until = now.saturating_add(request.split.pool.absent_timeout);
     worker.absences.borrow_mut().leave_out(request.scope, endpoint.number, now, until);
-    if let Some(stream) = reusable {
-        worker.idle.put(endpoint.number, stream, now.saturating_add(pool.keepalive));
+}
+
+/// Keeps a connection whose exchange is over for the next one.
+///
+/// Other workers can't use it. So under a limit of connections each keeps no more than its share: what one worker has
+/// idle must not leave another without any.
+pub(super) fn keep(attempt: &Attempt<'_>, link: Link) {
+    let (worker, pool) = (&*attempt.request.connection.worker, &*attempt.request.split.pool);
+    let number = attempt.member.endpoint.number;
+    let share = pool.limits.connections.map(|limit| limit / pool.workers.max(1));
+    if share.is_none_or(|share| worker.idle.count(number) < share as usize) {
+        worker.idle.put(number, link, clock::now().saturating_add(pool.keepalive));
+    }
+}
+
+/// What becomes of a request to which frps said so.
+fn page(
+    attempt: &Attempt<'_>,
+    reusable: Option<Link>,
+    body: &Body,
+    head: &RequestHead,
+    progress: &Progress<'_>,
+) -> Try {
+    lacks_it(attempt);
+    if let Some(link) = reusable {
+        keep(attempt, link);
     }
     let unsent = progress.asking || progress.evidence == Evidence::NothingSent;
     Try::Ended(if unsent || (head.method.is_idempotent() && body.is_retained()) {

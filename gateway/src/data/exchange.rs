@@ -4,7 +4,7 @@
 
 use std::time::Instant;
 
-use super::{absent::Scope, connection::Connection, relay::Relay};
+use super::{absent::Scope, connection::Connection, reason::Why, relay::Relay, session::SessionCookie};
 use crate::{
     error::Refusal,
     http1::{RequestHead, ResponseHead},
@@ -26,6 +26,10 @@ pub struct Scratch {
     pub host: String,
     /// Members of the pool that were tried.
     pub tried: Vec<usize>,
+    /// The affinity cookie that goes with the answer: a whole line, or nothing.
+    pub set_cookie: Vec<u8>,
+    /// What the visitor's affinity cookie says.
+    pub session: SessionCookie,
     /// frps that hold the host.
     pub holders: Vec<u32>,
 }
@@ -92,6 +96,8 @@ pub struct Report {
     pub bytes: u64,
     /// Index of the member that answered.
     pub member: Option<usize>,
+    /// Why that one.
+    pub why: Why,
     /// Attempts made.
     pub attempts: u32,
     /// Class of an own answer.

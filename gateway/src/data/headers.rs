@@ -2,6 +2,7 @@
 
 use std::{io::Write, net::IpAddr};
 
+use super::affinity::{cookie_values, strip};
 use crate::{
     http1::{Field, Known, RequestBody, RequestHead, ResponseBody, ResponseHead, TargetForm, Version},
     snapshot::Listener,
@@ -21,13 +22,15 @@ pub struct Onward<'a> {
     pub peer: IpAddr,
     /// Pass the protocol change on.
     pub upgrade: bool,
+    /// Our own cookie, which the application doesn't see.
+    pub hide_cookie: Option<&'a [u8]>,
     /// Ask for `100 Continue` although the visitor didn't: nothing is known of the tunnel, so the body waits.
     pub ask_first: bool,
 }
 
 /// Writes the head for the endpoint into `out`.
 pub fn request(out: &mut Vec<u8>, head: &RequestHead, wire: &[u8], onward: Onward<'_>) {
-    let trusted = onward.listener.trusted_proxies.iter().any(|net| net.contains(&onward.peer));
+    let trusted = is_trusted(onward.listener, onward.peer);
     out.clear();
     out.extend_from_slice(head.method_span.of(wire));
     out.push(b' ');
@@ -73,6 +76,7 @@ pub fn request(out: &mut Vec<u8>, head: &RequestHead, wire: &[u8], onward: Onwar
             }
             Known::Expect if onward.ask_first => continue,
             Known::Http2Settings => continue,
+            Known::Cookie if onward.hide_cookie.is_some_and(|name| hide(out, field, wire, name)) => continue,
             known => saw.note(known),
         }
         copy(out, field, wire);
@@ -125,19 +129,75 @@ pub fn request(out: &mut Vec<u8>, head: &RequestHead, wire: &[u8], onward: Onwar
     out.extend_from_slice(b"\r\n");
 }
 
+/// Whether what `peer` says about forwarding is believed.
+fn is_trusted(listener: &Listener, peer: IpAddr) -> bool {
+    listener.trusted_proxies.iter().any(|net| net.contains(&peer))
+}
+
+/// The visitor's own address: the peer, or behind trusted proxies the last address in `X-Forwarded-For` that is none of
+/// theirs.
+#[must_use]
+pub fn visitor(head: &RequestHead, wire: &[u8], listener: &Listener, peer: IpAddr) -> IpAddr {
+    if listener.trusted_proxies.is_empty() || !is_trusted(listener, peer) {
+        return peer;
+    }
+    let fields = head.fields.iter().rev().filter(|field| field.known == Known::XForwardedFor);
+    let mut nearest = peer;
+    for entry in fields.flat_map(|field| field.value.of(wire).rsplit(|byte| *byte == b',')) {
+        let Some(ip) = std::str::from_utf8(entry.trim_ascii()).ok().and_then(|text| text.parse().ok()) else {
+            break;
+        };
+        nearest = ip;
+        if !is_trusted(listener, ip) {
+            break;
+        }
+    }
+    nearest
+}
+
+/// Whether the visitor speaks HTTPS, as far as a trusted proxy tells.
+#[must_use]
+pub fn is_https(head: &RequestHead, wire: &[u8], listener: &Listener, peer: IpAddr) -> bool {
+    is_trusted(listener, peer)
+        && head
+            .fields
+            .iter()
+            .find(|field| field.known == Known::XForwardedProto)
+            .is_some_and(|field| field.value.of(wire).eq_ignore_ascii_case(b"https"))
+}
+
+/// Writes a `Cookie` field without the pairs called `name`; `false` when there is none in it, and nothing was written.
+fn hide(out: &mut Vec<u8>, field: &Field, wire: &[u8], name: &[u8]) -> bool {
+    let value = field.value.of(wire);
+    if cookie_values(value, name).next().is_none() {
+        return false;
+    }
+    let before = out.len();
+    out.extend_from_slice(field.name.of(wire));
+    out.extend_from_slice(b": ");
+    if strip(value, name, out) {
+        out.extend_from_slice(b"\r\n");
+    } else {
+        out.truncate(before);
+    }
+    true
+}
+
 /// How an answer goes to the visitor.
 #[derive(Debug, Clone, Copy)]
-pub struct Homeward {
+pub struct Homeward<'a> {
     /// The visitor's version.
     pub version: Version,
     /// The connection stays open.
     pub keep_alive: bool,
     /// The chunk framing is taken off (the visitor speaks 1.0).
     pub strip: bool,
+    /// A whole line of our own to go with it, or nothing.
+    pub set_cookie: &'a [u8],
 }
 
 /// Writes the head for the visitor into `out`.
-pub fn response(out: &mut Vec<u8>, head: &ResponseHead, wire: &[u8], homeward: Homeward) {
+pub fn response(out: &mut Vec<u8>, head: &ResponseHead, wire: &[u8], homeward: Homeward<'_>) {
     out.clear();
     status_line(out, head, wire);
     for field in &head.fields {
@@ -159,6 +219,7 @@ pub fn response(out: &mut Vec<u8>, head: &ResponseHead, wire: &[u8], homeward: H
     if head.body == ResponseBody::Chunked && !homeward.strip {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
+    out.extend_from_slice(homeward.set_cookie);
     if !homeward.keep_alive {
         out.extend_from_slice(b"Connection: close\r\n");
     } else if homeward.version == Version::Http10 {
@@ -168,7 +229,7 @@ pub fn response(out: &mut Vec<u8>, head: &ResponseHead, wire: &[u8], homeward: H
 }
 
 /// Writes an interim (1xx) head, or a 101 with its `Upgrade`.
-pub fn interim(out: &mut Vec<u8>, head: &ResponseHead, wire: &[u8]) {
+pub fn interim(out: &mut Vec<u8>, head: &ResponseHead, wire: &[u8], set_cookie: &[u8]) {
     out.clear();
     status_line(out, head, wire);
     for field in &head.fields {
@@ -180,6 +241,7 @@ pub fn interim(out: &mut Vec<u8>, head: &ResponseHead, wire: &[u8]) {
         }
     }
     if head.status == 101 {
+        out.extend_from_slice(set_cookie);
         out.extend_from_slice(b"Connection: upgrade\r\n");
     }
     out.extend_from_slice(b"\r\n");

@@ -1,31 +1,27 @@
 //! The request path. Numbered as in `docs/request-path.md`.
 //!
-//! [`exchange`] reads one request, decides, and drives attempts until one of them answers the visitor or none is left.
-//! One attempt is in [`super::attempt`], the way back in [`super::respond`].
+//! [`exchange`] reads one request and decides where it goes. Who serves it and how often it is tried is in
+//! [`super::attempts`], one attempt in [`super::attempt`], the way back in [`super::respond`].
 
 use std::{future::poll_fn, time::Instant};
 
-use lb_algos::Tick;
 use tokio::net::TcpStream;
 
 use super::{
-    absent::Scope,
     access_log,
     answer::{self, About},
-    attempt::{self, Attempt, Ending},
+    attempts,
     buffer::{Buffer, LARGE, SMALL},
     connection::{Connection, Next},
     exchange::{Body, Report, Request, Scratch, Stop},
     io::{Elapsed, until},
-    pick::{self, Knowledge},
     relay::{Framing, Relay},
     worker::Worker,
 };
 use crate::{
-    clock,
     error::Refusal,
     http1::{ChunkedDecoder, Method, RequestBody, RequestHead},
-    snapshot::{Listener, Pool, Route, Snapshot, Split, router},
+    snapshot::{Listener, Route, Snapshot, Split, router},
     telemetry::stats::class_of,
 };
 
@@ -70,7 +66,7 @@ pub async fn exchange(
                     let scope = worker.absences.borrow().scope(chosen.pool.slot, &scratch.host, path);
                     let request =
                         Request { connection, snapshot, listener, begun, route: found, split: chosen, scope };
-                    serve(&request, &mut body, stream, buffer, scratch, &mut report).await
+                    attempts::serve(&request, &mut body, stream, buffer, scratch, &mut report).await
                 }
             }
         }
@@ -206,107 +202,6 @@ fn find_route<'a>(
     Ok((route, split))
 }
 
-/// 4.–7. Attempts, one after the other, each at another member.
-async fn serve(
-    request: &Request<'_>,
-    body: &mut Body,
-    stream: &mut TcpStream,
-    buffer: &mut Buffer,
-    scratch: &mut Scratch,
-    report: &mut Report,
-) -> Result<Next, Stop> {
-    let worker = &*request.connection.worker;
-    let pool = &*request.split.pool;
-    let deadline = request.route.timeout.map(|timeout| request.begun + timeout);
-    scratch.tried.clear();
-    scratch.holders.clear();
-    if !request.snapshot.tunnels.is_empty() {
-        let path = String::from_utf8_lossy(scratch.request.path.of(buffer.filled()));
-        request.snapshot.tunnels.holders(&scratch.host, &path, |frps| scratch.holders.push(frps));
-    }
-    let mut drawn = 0; // attempts that count against `retry.attempts`
-    let (mut absent, mut broken) = (0, None);
-    loop {
-        // 4. A member.
-        let now = clock::now();
-        let Some(index) = pick_member(worker, pool, scratch, request.scope, now) else {
-            pool.stats.of(worker.id).exhausted.inc();
-            return Err(out_of_members(request, scratch, absent, broken));
-        };
-        let member = &pool.members[index];
-        if report.attempts > 0 {
-            pool.stats.of(worker.id).retries.inc();
-        }
-        report.attempts += 1;
-        // 5.–7. Send, and answer the visitor.
-        let attempt = Attempt {
-            request,
-            member,
-            index,
-            deadline,
-            // Somebody who is not known to have the tunnel is asked before the body leaves, because a request that
-            // may have run must not be repeated.
-            ask_first: !scratch.request.method.is_idempotent()
-                && scratch.request.body != RequestBody::None
-                && scratch.request.body != RequestBody::Length(0)
-                && !scratch.request.expect_continue
-                && !scratch.holders.contains(&member.frps)
-                && !worker.absences.borrow().is_confirmed(request.scope, member.endpoint.number),
-        };
-        match attempt::run(&attempt, body, stream, buffer, scratch, report).await {
-            Ending::Done(next) => return Ok(next),
-            Ending::Stopped(stop) => return Err(stop),
-            Ending::Absent => absent += 1,
-            Ending::Unreached => broken = Some((Refusal::ConnectFailed, "connect")),
-            Ending::Failed(refusal, detail) => {
-                drawn += 1;
-                broken = Some((refusal, detail));
-                if drawn > pool.retry_attempts || deadline.is_some_and(|deadline| Instant::now() >= deadline)
-                {
-                    pool.stats.of(worker.id).exhausted.inc();
-                    return Err(Stop::Refused(refusal, detail));
-                }
-            }
-        }
-        scratch.tried.push(index);
-    }
-}
-
-fn pick_member(worker: &Worker, pool: &Pool, scratch: &Scratch, scope: Scope, now: Tick) -> Option<usize> {
-    let absences = worker.absences.borrow();
-    let head = &scratch.request;
-    let known = Knowledge {
-        tried: &scratch.tried,
-        holders: &scratch.holders,
-        absences: &absences,
-        scope,
-        cautious: !head.method.is_idempotent()
-            && matches!(head.body, RequestBody::None | RequestBody::Length(0)),
-        now,
-    };
-    worker.with_policy(pool, |state| pick::pick(state, pool, known, &mut worker.rng.borrow_mut()))
-}
-
-/// What the visitor is told when every member has been tried or is out.
-///
-/// "No such tunnel" is only certain when every member said so; a dead frps may be the one that has it.
-fn out_of_members(
-    request: &Request<'_>,
-    scratch: &Scratch,
-    absent: usize,
-    broken: Option<(Refusal, &'static str)>,
-) -> Stop {
-    let members = request.split.pool.members.iter().filter(|member| member.weight > 0).count();
-    match broken {
-        _ if absent > 0 && (absent < members || !scratch.holders.is_empty()) => {
-            Stop::Refused(Refusal::TunnelAway, "")
-        }
-        _ if absent > 0 => Stop::Refused(Refusal::NoTunnel, ""),
-        Some((refusal, detail)) => Stop::Refused(refusal, detail),
-        None => Stop::Refused(Refusal::NoEndpoint, "every endpoint is down, unhealthy or weighs 0"),
-    }
-}
-
 fn count(worker: &Worker, begun: Instant, split: Option<&Split>, report: &Report) {
     let (Some(split), Some(member)) = (split, report.member) else { return };
     if let Some(requests) = split.stats.requests.get(member) {
@@ -321,10 +216,10 @@ fn new_id(worker: &Worker) -> u64 {
 }
 
 /// A parsed head as the router looks at it.
-struct View<'a> {
-    head: &'a RequestHead,
-    wire: &'a [u8],
-    host: &'a str,
+pub(super) struct View<'a> {
+    pub(super) head: &'a RequestHead,
+    pub(super) wire: &'a [u8],
+    pub(super) host: &'a str,
 }
 
 impl router::Request for View<'_> {

@@ -7,20 +7,28 @@
 
 pub mod absent;
 pub mod access_log;
+pub mod affinity;
 pub mod answer;
 pub mod attempt;
+pub mod attempts;
 pub mod buffer;
 pub mod connection;
 pub mod exchange;
-
+pub mod explain;
 pub mod headers;
+pub mod hedge;
 pub mod http;
 pub mod io;
 pub mod listener;
+pub mod outcome;
 pub mod pick;
+pub mod reason;
 pub mod relay;
 pub mod respond;
+pub mod session;
+pub mod tiers;
 pub mod upgrade;
 pub mod upstream;
+pub mod wait;
 pub mod watch;
 pub mod worker;

@@ -8,13 +8,14 @@ use tokio::net::{
 };
 
 use super::{
-    attempt::{Attempt, Ending},
+    attempt::{self, Attempt, Ending},
     buffer::{Buffer, Buffers},
     connection::Next,
     exchange::{Body, Report, Scratch, Stop},
     headers::{self, Homeward},
     io::{Elapsed, poll_write_both, while_moving},
     relay::{Framing, Relay, RelayError},
+    upstream::Link,
     watch::Watch,
 };
 use crate::{
@@ -30,11 +31,11 @@ pub struct Answer<'a> {
     /// The attempt that brought it.
     pub attempt: &'a Attempt<'a>,
     /// The endpoint's connection.
-    pub stream: TcpStream,
+    pub link: Link,
     /// The head and what followed it.
     pub incoming: Buffer,
     /// The visitor's direction.
-    pub watch: Watch,
+    pub watch: Watch<'a>,
     /// The endpoint has stopped taking the request.
     pub deaf: bool,
 }
@@ -51,7 +52,7 @@ pub async fn run(
     let attempt = answer.attempt;
     let request = attempt.request;
     let (worker, listener) = (&*request.connection.worker, request.listener);
-    let Scratch { request: head, response, homeward, .. } = scratch;
+    let Scratch { request: head, response, homeward, set_cookie, .. } = scratch;
     let (mut framing, until_close) = match response.body {
         ResponseBody::None => (Framing::Length(0), false),
         ResponseBody::Length(length) => (Framing::Length(length), false),
@@ -77,7 +78,7 @@ pub async fn run(
         homeward,
         response,
         answer.incoming.filled(),
-        Homeward { version: head.version, keep_alive, strip },
+        Homeward { version: head.version, keep_alive, strip, set_cookie },
     );
     (report.status, report.member) = (response.status, Some(attempt.index));
     // The head and what came with it leave in one write.
@@ -103,7 +104,7 @@ pub async fn run(
         if strip {
             download = download.stripped();
         }
-        let (mut from_endpoint, mut to_endpoint) = answer.stream.split();
+        let (mut from_endpoint, mut to_endpoint) = answer.link.stream.split();
         let mut uploading = !upload_over && !answer.deaf;
         let flow = while_moving(listener.timeouts.stream_idle, |cx, moved| {
             if uploading {
@@ -141,8 +142,7 @@ pub async fn run(
     let over = body.is_over();
     // A connection with bytes beyond the answer would give them to somebody else.
     if response.keep_alive && over && !until_close && rest.is_empty() {
-        let until = clock::now().saturating_add(request.split.pool.keepalive);
-        worker.idle.put(attempt.member.endpoint.number, answer.stream, until);
+        attempt::keep(attempt, answer.link);
     }
     worker.buffers.give_back(rest);
     Ending::Done(match () {

@@ -14,10 +14,19 @@ use rustix::net::RecvFlags;
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::io::{Elapsed, until};
-use crate::telemetry::stats::Failure;
+use crate::{snapshot::OpenConnection, telemetry::stats::Failure};
 
 /// Idle connections kept per endpoint and worker.
 const KEEP_PER_ENDPOINT: usize = 1024;
+
+/// A connection to an endpoint, counted as open for as long as it lives.
+#[derive(Debug)]
+pub struct Link {
+    /// The socket.
+    pub stream: TcpStream,
+    /// Falls with it.
+    pub open: OpenConnection,
+}
 
 /// A worker's idle connections, by endpoint number. The last one used is taken first: it is the least likely to have
 /// been closed by the other side.
@@ -28,7 +37,7 @@ pub struct IdleConnections {
 
 #[derive(Debug)]
 struct Idle {
-    stream: TcpStream,
+    link: Link,
     until: Tick,
 }
 
@@ -37,30 +46,47 @@ impl IdleConnections {
     ///
     /// Costs no system call while the reactor has seen nothing on the socket. `surely` asks the kernel: for requests
     /// that must not be sent twice, so that a close which has arrived already is not found out by sending.
-    pub fn take(&self, endpoint: u64, now: Tick, surely: bool) -> Option<TcpStream> {
+    pub fn take(&self, endpoint: u64, now: Tick, surely: bool) -> Option<Link> {
         let mut by_endpoint = self.by_endpoint.borrow_mut();
         let list = by_endpoint.get_mut(&endpoint)?;
         while let Some(idle) = list.pop() {
-            if idle.until > now && is_quiet(&idle.stream) && !(surely && has_news(&idle.stream)) {
-                return Some(idle.stream);
+            if idle.until > now && is_quiet(&idle.link.stream) && !(surely && has_news(&idle.link.stream)) {
+                return Some(idle.link);
             }
         }
         None
     }
 
+    /// Whether there is one, alive or not.
+    #[must_use]
+    pub fn has(&self, endpoint: u64) -> bool {
+        self.by_endpoint.borrow().get(&endpoint).is_some_and(|list| !list.is_empty())
+    }
+
+    /// How many there are, alive or not.
+    #[must_use]
+    pub fn count(&self, endpoint: u64) -> usize {
+        self.by_endpoint.borrow().get(&endpoint).map_or(0, Vec::len)
+    }
+
+    /// Closes all connections to `endpoint`.
+    pub fn close(&self, endpoint: u64) {
+        self.by_endpoint.borrow_mut().remove(&endpoint);
+    }
+
     /// Keeps a connection whose exchange is over until `until`.
-    pub fn put(&self, endpoint: u64, stream: TcpStream, until: Tick) {
+    pub fn put(&self, endpoint: u64, link: Link, until: Tick) {
         let mut by_endpoint = self.by_endpoint.borrow_mut();
         let list = by_endpoint.entry(endpoint).or_default();
         if list.len() < KEEP_PER_ENDPOINT {
-            list.push(Idle { stream, until });
+            list.push(Idle { link, until });
         }
     }
 
     /// Closes what is over, dead, or belongs to an endpoint that is gone.
     pub fn sweep(&self, now: Tick, is_known: impl Fn(u64) -> bool) {
         self.by_endpoint.borrow_mut().retain(|endpoint, list| {
-            list.retain(|idle| idle.until > now && is_quiet(&idle.stream));
+            list.retain(|idle| idle.until > now && is_quiet(&idle.link.stream));
             is_known(*endpoint) && !list.is_empty()
         });
     }

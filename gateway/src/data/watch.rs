@@ -1,6 +1,7 @@
 //! Notices that a visitor has gone while its answer is under way.
 
 use std::{
+    cell::Cell,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -16,30 +17,31 @@ const HALF_CLOSE_GRACE: Duration = Duration::from_millis(200);
 
 /// Watches the visitor's direction after its request is complete.
 #[derive(Debug)]
-pub struct Watch {
+pub struct Watch<'a> {
     begun: Instant,
-    half_closed: bool,
+    half_closed: &'a Cell<bool>,
 }
 
-impl Watch {
-    /// Watches a visitor whose request was complete at `begun`.
+impl<'a> Watch<'a> {
+    /// Watches a visitor whose request was complete at `begun`. `half_closed` is one for all waits of a request: who has
+    /// finished sending in the first of them has not gone in the second.
     #[must_use]
-    pub fn new(begun: Instant) -> Self {
-        Self { begun, half_closed: false }
+    pub fn new(begun: Instant, half_closed: &'a Cell<bool>) -> Self {
+        Self { begun, half_closed }
     }
 
     /// Whether the visitor has ended its direction: no further request will come.
     #[must_use]
     pub fn is_half_closed(&self) -> bool {
-        self.half_closed
+        self.half_closed.get()
     }
 
     /// `Ready` when the visitor has gone. Requests that it sends ahead are kept in `buffer` as far as they fit.
     pub fn poll(&mut self, cx: &mut Context<'_>, from: &mut ReadHalf<'_>, buffer: &mut Buffer) -> Poll<()> {
-        while !self.half_closed && !buffer.is_full() {
+        while !self.half_closed.get() && !buffer.is_full() {
             match buffer.poll_fill(cx, from) {
                 Poll::Ready(Ok(n)) if n > 0 => {}
-                Poll::Ready(Ok(_)) if self.begun.elapsed() < HALF_CLOSE_GRACE => self.half_closed = true,
+                Poll::Ready(Ok(_)) if self.begun.elapsed() < HALF_CLOSE_GRACE => self.half_closed.set(true),
                 Poll::Ready(Ok(_) | Err(_)) => return Poll::Ready(()),
                 Poll::Pending => return Poll::Pending,
             }

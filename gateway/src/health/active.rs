@@ -2,6 +2,9 @@
 //!
 //! Each probe uses a connection of its own: what is asked is whether a *new* visitor could be served. frps's own 404 page
 //! fails an HTTP probe unless 404 is expected, so a probe with a tunnel's host also tells whether the tunnel is there.
+//!
+//! While an endpoint is ejected, HTTP probes that succeed `rise` times in a row ask the outlier watch to end that early. A
+//! TCP connect doesn't: it reaches the frps whatever the application behind the tunnel does.
 
 use std::{
     fmt,
@@ -12,22 +15,26 @@ use std::{
 };
 
 use frp_gateway_config::model::{Health, HealthCheck};
-use http_body_util::Empty;
+use http_body_util::{BodyExt, Empty};
 use hyper::{
     Request,
-    body::Bytes,
+    body::{Bytes, Incoming},
     client::conn::http1,
     header::{CONNECTION, HOST, USER_AGENT},
 };
 use hyper_util::rt::TokioIo;
-use lb_algos::Rng;
-use tokio::{net::TcpStream, time::timeout};
+use lb_algos::{Rng, Tick};
+use memchr::memmem;
+use tokio::{net::TcpStream, sync::Notify, time::timeout};
 
 use super::streak::Streak;
 use crate::{
-    frps::poller::jittered,
-    snapshot::{Endpoint, Verdict},
+    clock,
+    snapshot::{Endpoint, MemberState},
 };
+
+/// As much of a body is looked at.
+const BODY_LOOKED_AT: usize = 64 * 1024;
 
 /// Why a probe failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +47,8 @@ pub enum ProbeFailure {
     Timeout(Duration),
     /// A status that is not expected.
     Status(u16),
+    /// The body lacks the expected text.
+    Body,
     /// The connection broke, or what came is not HTTP.
     Broken(String),
 }
@@ -51,34 +60,91 @@ impl fmt::Display for ProbeFailure {
             Self::Connect(error) => write!(f, "connect: {error}"),
             Self::Timeout(deadline) => write!(f, "no answer within {deadline:?}"),
             Self::Status(status) => write!(f, "status {status}"),
+            Self::Body => f.write_str("the body lacks the expected text"),
             Self::Broken(error) => write!(f, "broken answer: {error}"),
         }
     }
 }
 
+/// What is probed, for whom.
+#[derive(Debug, Clone)]
+pub struct Probed {
+    /// Name of the pool.
+    pub pool: String,
+    /// The endpoint.
+    pub endpoint: Arc<Endpoint>,
+    /// What the pool has learnt about it.
+    pub member: Arc<MemberState>,
+    /// Where the pool's outlier watch is woken.
+    pub bell: Arc<Notify>,
+}
+
 /// Probes until aborted. Goes on from the verdict it finds, so a changed interval forgets nothing.
-pub async fn probe(
-    pool: String,
-    endpoint: Arc<Endpoint>,
-    verdict: Arc<Verdict>,
-    health: Health,
-    mut rng: Rng,
-) {
-    let mut streak = Streak::new(verdict.is_healthy(), health.rise, health.fall);
+pub async fn probe(probed: Probed, health: Health, mut rng: Rng) {
+    let Probed { pool, endpoint, member, bell } = probed;
+    let mut streak = Streak::new(member.is_healthy(), health.rise, health.fall);
+    let mut comeback = Comeback::default();
     // Many probes begin at the same reload; their first ones are spread over an interval.
     tokio::time::sleep(health.interval.mul_f64(rng.f64())).await;
     loop {
         let begun = Instant::now();
         let result = once(&endpoint, &health).await;
+        if reaches_application(&health.check)
+            && comeback.observe(result.is_ok(), member.ejected_until(), health.rise)
+        {
+            member.ask_back();
+            bell.notify_one();
+        }
         if let Some(healthy) = streak.observe(result.is_ok()) {
-            verdict.set(healthy);
+            member.set_healthy(healthy, clock::now());
             let endpoint = endpoint.label();
             match result {
                 Ok(()) => tracing::info!(%pool, %endpoint, "endpoint healthy"),
                 Err(reason) => tracing::warn!(%pool, %endpoint, %reason, "endpoint unhealthy"),
             }
         }
-        tokio::time::sleep(jittered(health.interval, &mut rng).saturating_sub(begun.elapsed())).await;
+        let wait = pause(&health, streak.is_in_doubt(), &mut rng);
+        tokio::time::sleep(wait.saturating_sub(begun.elapsed())).await;
+    }
+}
+
+/// Time from the beginning of one probe to that of the next: shorter while the last result speaks against the verdict.
+fn pause(health: &Health, in_doubt: bool, rng: &mut Rng) -> Duration {
+    let usual = if in_doubt { health.fast_interval.min(health.interval) } else { health.interval };
+    let jitter = f64::from(health.jitter.min(100)) / 100.0;
+    usual.mul_f64(1.0 + jitter * (2.0 * rng.f64() - 1.0))
+}
+
+const fn reaches_application(check: &HealthCheck) -> bool {
+    match check {
+        HealthCheck::Tcp => false,
+        HealthCheck::Http { .. } => true,
+    }
+}
+
+/// Successes in a row within one ejection.
+#[derive(Debug, Default)]
+struct Comeback {
+    ejection: Option<Tick>,
+    successes: u32,
+}
+
+impl Comeback {
+    /// Whether `rise` successes in a row speak for ending the ejection early. `until` is its end, which tells one from the
+    /// next; what was seen before it began doesn't count.
+    fn observe(&mut self, success: bool, until: Option<Tick>, rise: u32) -> bool {
+        if until != self.ejection || !success {
+            *self = Self { ejection: until, successes: 0 };
+        }
+        if !success || until.is_none() {
+            return false;
+        }
+        self.successes += 1;
+        if self.successes < rise.max(1) {
+            return false;
+        }
+        self.successes = 0;
+        true
     }
 }
 
@@ -101,33 +167,70 @@ async fn attempt(addresses: &[SocketAddr], check: &HealthCheck) -> Result<(), Pr
         TcpStream::connect(addresses).await.map_err(|error| ProbeFailure::Connect(error.to_string()))?;
     match check {
         HealthCheck::Tcp => Ok(()),
-        HealthCheck::Http { host, path, expect } => {
-            let status = http(stream, host, path).await?;
-            let expected = expect.iter().any(|(low, high)| (*low..=*high).contains(&status));
-            if expected { Ok(()) } else { Err(ProbeFailure::Status(status)) }
+        HealthCheck::Http { host, path, expect, body } => {
+            http(stream, host, path, expect, body.as_deref()).await
         }
     }
 }
 
-/// The status that `GET path` gets. Its body is not waited for.
-async fn http(stream: TcpStream, host: &str, path: &str) -> Result<u16, ProbeFailure> {
-    let broken = |error: &dyn std::error::Error| ProbeFailure::Broken(error.to_string());
+/// `GET path`, judged by its status and, where text is wanted, by its body.
+async fn http(
+    stream: TcpStream,
+    host: &str,
+    path: &str,
+    expect: &[(u16, u16)],
+    text: Option<&str>,
+) -> Result<(), ProbeFailure> {
     let request = Request::get(path)
         .header(HOST, host)
         .header(CONNECTION, "close")
         .header(USER_AGENT, concat!("frp-gateway-probe/", env!("CARGO_PKG_VERSION")))
         .body(Empty::<Bytes>::new())
-        .map_err(|error| broken(&error))?;
+        .map_err(|error| ProbeFailure::Broken(error.to_string()))?;
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
-    let (mut answer, mut connection) = (pin!(sender.send_request(request)), pin!(connection));
-    let answer = tokio::select! {
-        biased;
-        answer = &mut answer => answer,
-        // It may end in the same moment as the answer is complete; without one, `answer` says why.
-        _ended = &mut connection => answer.await,
+    let exchange = async {
+        let answer = sender.send_request(request).await.map_err(|error| broken(&error))?;
+        let status = answer.status().as_u16();
+        if !expect.iter().any(|(low, high)| (*low..=*high).contains(&status)) {
+            return Err(ProbeFailure::Status(status));
+        }
+        match text {
+            None => Ok(()), // the body is not waited for
+            Some(text) => contains(answer.into_body(), text.as_bytes()).await,
+        }
     };
-    answer.map(|answer| answer.status().as_u16()).map_err(|error| broken(&error))
+    let (mut exchange, mut connection) = (pin!(exchange), pin!(connection));
+    tokio::select! {
+        biased;
+        result = &mut exchange => result,
+        // It may end in the same moment as the answer is complete; without one, `exchange` says why.
+        _ended = &mut connection => exchange.await,
+    }
+}
+
+/// Whether the first 64 KiB hold `text`; reads no further than it must.
+async fn contains(mut body: Incoming, text: &[u8]) -> Result<(), ProbeFailure> {
+    let mut seen = Vec::new();
+    loop {
+        // Where a match that the last piece began may start.
+        let from = seen.len().saturating_sub(text.len());
+        let Some(frame) = body.frame().await else { return Err(ProbeFailure::Body) };
+        let frame = frame.map_err(|error| broken(&error))?;
+        let Some(piece) = frame.data_ref() else { continue };
+        let room = BODY_LOOKED_AT - seen.len();
+        seen.extend_from_slice(&piece[..piece.len().min(room)]);
+        if memmem::find(&seen[from..], text).is_some() {
+            return Ok(());
+        }
+        if seen.len() == BODY_LOOKED_AT {
+            return Err(ProbeFailure::Body);
+        }
+    }
+}
+
+fn broken(error: &hyper::Error) -> ProbeFailure {
+    ProbeFailure::Broken(error.to_string())
 }
 
 #[cfg(test)]

@@ -1,4 +1,7 @@
-//! Verdicts on endpoints from our own probes. [`streak`] decides (pure), [`active`] asks.
+//! Verdicts on endpoints. From our own probes: [`streak`] decides (pure), [`active`] asks. From visitors' traffic:
+//! [`lb_algos::outlier`] and [`lb_algos::AdaptiveLimit`] decide (pure), [`outlier`] watches, [`memory`] remembers.
 
 pub mod active;
+pub mod memory;
+pub mod outlier;
 pub mod streak;

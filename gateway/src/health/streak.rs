@@ -32,6 +32,12 @@ impl Streak {
         Some(success)
     }
 
+    /// Whether the last result spoke against the verdict.
+    #[must_use]
+    pub fn is_in_doubt(&self) -> bool {
+        self.against > 0
+    }
+
     /// The verdict.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
@@ -56,6 +62,16 @@ mod tests {
     fn a_flapping_endpoint_keeps_its_verdict() {
         assert_eq!(changes(Streak::new(true, 2, 3), "--+--+--+--+"), []);
         assert_eq!(changes(Streak::new(false, 2, 3), "+-+-+-+-"), []);
+    }
+
+    #[test]
+    fn doubt_lasts_from_the_first_contrary_result_to_the_change_or_the_next_agreeing_one() {
+        let mut streak = Streak::new(true, 2, 3);
+        let doubts = "+-+---+--++".bytes().map(|result| {
+            streak.observe(result == b'+');
+            if streak.is_in_doubt() { '?' } else { '.' }
+        });
+        assert_eq!(doubts.collect::<String>(), ".?.??.?..?.");
     }
 
     #[test]

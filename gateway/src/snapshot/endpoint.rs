@@ -4,7 +4,10 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
+        atomic::{
+            AtomicU32, AtomicU64,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
     time::Duration,
 };
@@ -12,6 +15,7 @@ use std::{
 use arc_swap::ArcSwap;
 use lb_algos::Tick;
 
+use super::queue::WaitQueue;
 use crate::telemetry::{
     shard::{Padded, Shards},
     stats::EndpointShard,
@@ -29,6 +33,12 @@ pub struct EndpointId {
 }
 
 impl EndpointId {
+    /// Hash that is the same after a restart and in every gateway.
+    #[must_use]
+    pub fn key(&self) -> u64 {
+        lb_algos::stable_hash(&[self.frps.as_bytes(), self.host.as_bytes(), &self.port.to_be_bytes()])
+    }
+
     /// The vhost endpoint of `frps`; `None` when it has no vhost port.
     #[must_use]
     pub fn of(frps: &frp_gateway_config::model::Frps) -> Option<Self> {
@@ -49,6 +59,8 @@ pub struct Endpoint {
     /// Per-worker counters.
     pub stats: Shards<EndpointShard>,
     in_flight: Padded<AtomicU32>,
+    /// Open connections, idle ones included.
+    connections: AtomicU32,
     /// Nanosecond tick until which no request is sent here after a failed connect; 0 = none.
     down_until: AtomicU64,
     /// Failed connects in a row; sets how long `down_until` reaches.
@@ -69,6 +81,7 @@ impl Endpoint {
             addresses: ArcSwap::from_pointee(addresses),
             stats: Shards::new(workers),
             in_flight: Padded::default(),
+            connections: AtomicU32::new(0),
             down_until: AtomicU64::new(0),
             connect_failures: AtomicU32::new(0),
         }
@@ -90,13 +103,44 @@ impl Endpoint {
     #[must_use]
     pub fn begin(&self) -> InFlight<'_> {
         self.in_flight.0.fetch_add(1, Relaxed);
-        InFlight(self)
+        InFlight { endpoint: self, queue: None }
+    }
+
+    /// As [`Endpoint::begin`], but never lets more than `limit` be in flight: `None` when they are. When the guard is
+    /// dropped, the first in `queue` is told.
+    #[must_use]
+    pub fn try_begin<'a>(&'a self, limit: u32, queue: &'a WaitQueue) -> Option<InFlight<'a>> {
+        let counted = self.in_flight.0.fetch_update(SeqCst, SeqCst, |n| (n < limit).then(|| n + 1));
+        counted.ok().map(|_| InFlight { endpoint: self, queue: Some(queue) })
+    }
+
+    /// Open connections, idle ones included, over all workers.
+    #[must_use]
+    pub fn connections(&self) -> u32 {
+        self.connections.load(Relaxed)
+    }
+
+    /// Counts a connection as open until the guard is dropped; `None` when `limit` of them are.
+    #[must_use]
+    pub fn open_connection(self: &Arc<Self>, limit: Option<u32>) -> Option<OpenConnection> {
+        let limit = limit.unwrap_or(u32::MAX);
+        let counted = self.connections.fetch_update(SeqCst, SeqCst, |n| (n < limit).then(|| n + 1));
+        counted.ok().map(|_| OpenConnection(Arc::clone(self)))
     }
 
     /// Whether a failed connect keeps requests away at `now`.
     #[must_use]
     pub fn is_down(&self, now: Tick) -> bool {
         self.down_until.load(Relaxed) > now.as_nanos()
+    }
+
+    /// Until when a failed connect keeps requests away; `None` = it doesn't. May lie in the past.
+    #[must_use]
+    pub fn down_until(&self) -> Option<Tick> {
+        match self.down_until.load(Relaxed) {
+            0 => None,
+            until => Some(Tick::from_nanos(until)),
+        }
     }
 
     /// A connect failed: stay away for `fail_timeout`, doubled with each further failure up to 8 ×.
@@ -123,36 +167,33 @@ impl Endpoint {
 
 /// One request in flight; the count falls when this is dropped.
 #[derive(Debug)]
-pub struct InFlight<'a>(&'a Endpoint);
+pub struct InFlight<'a> {
+    endpoint: &'a Endpoint,
+    queue: Option<&'a WaitQueue>,
+}
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        self.0.in_flight.0.fetch_sub(1, Relaxed);
+        match self.queue {
+            None => {
+                self.endpoint.in_flight.0.fetch_sub(1, Relaxed);
+            }
+            // Ordered with a request that joins the line and then looks at the count: one of the two sees the other.
+            Some(queue) => {
+                self.endpoint.in_flight.0.fetch_sub(1, SeqCst);
+                queue.wake();
+            }
+        }
     }
 }
 
-/// Verdict of a pool's health checks on one endpoint. Starts healthy: a gateway that has just started must serve.
+/// One open connection; the count falls when this is dropped.
 #[derive(Debug)]
-pub struct Verdict {
-    healthy: AtomicBool,
-}
+pub struct OpenConnection(Arc<Endpoint>);
 
-impl Default for Verdict {
-    fn default() -> Self {
-        Self { healthy: AtomicBool::new(true) }
-    }
-}
-
-impl Verdict {
-    /// Present verdict.
-    #[must_use]
-    pub fn is_healthy(&self) -> bool {
-        self.healthy.load(Relaxed)
-    }
-
-    /// New verdict; returns whether it changed.
-    pub fn set(&self, healthy: bool) -> bool {
-        self.healthy.swap(healthy, Relaxed) != healthy
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, SeqCst);
     }
 }
 

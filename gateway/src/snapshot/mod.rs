@@ -6,7 +6,9 @@
 
 pub mod endpoint;
 pub mod listener;
+pub mod member;
 pub mod pool;
+pub mod queue;
 pub mod router;
 pub mod tunnels;
 
@@ -15,9 +17,11 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 pub use self::{
-    endpoint::{Endpoint, EndpointId, InFlight, Verdict},
+    endpoint::{Endpoint, EndpointId, InFlight, OpenConnection},
     listener::Listener,
+    member::{MemberState, Outcome},
     pool::{Member, Pool},
+    queue::WaitQueue,
     router::{Route, Router, Split},
     tunnels::Tunnels,
 };

@@ -2,10 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use lb_algos::PolicyKind;
+use lb_algos::{PolicyKind, Prepared};
 
-use super::endpoint::{Endpoint, Verdict};
-use crate::telemetry::{shard::Shards, stats::PoolShard};
+use frp_gateway_config::model;
+
+use super::{endpoint::Endpoint, member::MemberState, queue::WaitQueue};
+use crate::{
+    data::affinity::Sealer,
+    telemetry::{shard::Shards, stats::PoolShard},
+};
 
 /// One compiled pool. Immutable; what changes lives in the members.
 #[derive(Debug)]
@@ -28,12 +33,50 @@ pub struct Pool {
     pub fail_timeout: Duration,
     /// Time out for a host and path after frps said "no such tunnel".
     pub absent_timeout: Duration,
-    /// Attempts after the first.
-    pub retry_attempts: u32,
-    /// Deadline of one attempt's response head.
-    pub per_try_timeout: Option<Duration>,
+    /// Retry rules.
+    pub retry: model::Retry,
+    /// Time in which a member that joins or comes back grows to its full weight.
+    pub slow_start: Option<Duration>,
+    /// Time in which what is known of a latency fades to 1/e.
+    pub latency_decay: Duration,
+    /// Preference for the gateway's own zone.
+    pub locality: model::Locality,
+    /// Under this share of healthy members, percent of their number, health is ignored; 0 = never.
+    pub panic_threshold: u32,
+    /// Ejection rules.
+    pub outlier: Option<model::Outlier>,
+    /// Bounds per member.
+    pub limits: model::Limits,
+    /// Preference of one visitor for one endpoint.
+    pub affinity: Option<model::Affinity>,
+    /// Some members stand by, or zones matter: picks go by tiers.
+    pub tiered: bool,
+    /// The rule's word.
+    pub balance: model::Balance,
+    /// Tables that all workers share.
+    pub prepared: Prepared,
+    /// How requests with a key are picked, where the policy doesn't hash.
+    pub keyed: Option<(PolicyKind, Prepared)>,
+    /// Seals affinity cookies.
+    pub sealer: Option<Arc<Sealer>>,
+    /// Data-plane threads: budgets are divided among them.
+    pub workers: u32,
+    /// Any limit of [`Pool::limits`] is set.
+    pub limited: bool,
+    /// Where requests wait while every eligible member is at its limit.
+    pub queue: Arc<WaitQueue>,
+    /// Rung when a member has failed often enough in a row that the outlier watch should look at once.
+    pub bell: Arc<tokio::sync::Notify>,
     /// Per-worker counters; survive reloads.
     pub stats: Arc<Shards<PoolShard>>,
+}
+
+impl Pool {
+    /// Most requests that may be in flight at `member`.
+    #[must_use]
+    pub fn in_flight_limit(&self, member: &Member) -> u32 {
+        self.limits.in_flight.unwrap_or(u32::MAX).min(member.state.limit())
+    }
 }
 
 /// An endpoint in one pool.
@@ -43,8 +86,16 @@ pub struct Member {
     pub endpoint: Arc<Endpoint>,
     /// Share in this pool; 0 = no new traffic.
     pub weight: u32,
-    /// What this pool's health checks say; survives reloads.
-    pub verdict: Arc<Verdict>,
+    /// What this pool has learnt about it; survives reloads.
+    pub state: Arc<MemberState>,
+    /// 0 is used first; higher ones stand by.
+    pub priority: u32,
+    /// Zone of its frps.
+    pub zone: Option<Arc<str>>,
+    /// Whether that is the gateway's own zone.
+    pub local: bool,
+    /// Stable over restarts and the same in every gateway: hash of frps name, host and port. What affinity cookies name.
+    pub key: u64,
     /// Text by which this frps's own 404 page is known for sure.
     pub not_found_marker: Option<Arc<[u8]>>,
     /// Index of the frps in [`super::Snapshot::tunnels`].

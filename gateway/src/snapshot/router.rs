@@ -4,6 +4,8 @@
 //! regular expressions and the longest prefix, then a method condition, then more headers, then more query
 //! parameters, then file order. A host whose routes don't match falls through to the less specific one, as in frps.
 
+pub mod why;
+
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use frp_gateway_config::model;

@@ -81,8 +81,30 @@ table! {
         "Answers recognised as the frps's own page for a host without a tunnel."
     ENDPOINT_UP: Gauge "frp_gateway_endpoint_up" ["pool", "endpoint"]
         "1 while the pool sends requests to the endpoint; 0 while its health checks fail or its last connect did."
+    ENDPOINT_EJECTED: Gauge "frp_gateway_endpoint_ejected" ["pool", "endpoint"]
+        "1 while the pool leaves the endpoint out because of what its traffic shows. Only of pools with outlier rules."
+    ENDPOINT_EJECTIONS: Counter "frp_gateway_endpoint_ejections_total" ["pool", "endpoint", "cause"]
+        "Ejections by cause. Only of pools with outlier rules."
+    ENDPOINT_LIMIT: Gauge "frp_gateway_endpoint_limit" ["pool", "endpoint"]
+        "Requests that may be in flight at the endpoint, as the adaptive limit stands. Only of pools that have one."
     POOL_RETRIES: Counter "frp_gateway_pool_retries_total" ["pool"]
         "Attempts after the first."
+    POOL_PICKS: Counter "frp_gateway_pool_picks_total" ["pool", "reason", "among"]
+        "Members picked, by what decided and which members were looked at. Only series that were touched are shown."
+    POOL_RETRY_BUDGET_EXHAUSTED: Counter "frp_gateway_pool_retry_budget_exhausted_total" ["pool"]
+        "Retries not made because the retry budget was empty."
+    POOL_HEDGES: Counter "frp_gateway_pool_hedges_total" ["pool"]
+        "Second attempts begun beside a slow one."
+    POOL_REJECTED: Counter "frp_gateway_pool_rejected_total" ["pool"]
+        "Answers thrown away and asked for elsewhere because of their status (retry.on)."
+    POOL_QUEUED: Counter "frp_gateway_pool_queued_total" ["pool"]
+        "Requests that waited because every eligible endpoint was at its limit."
+    POOL_OVERFLOWED: Counter "frp_gateway_pool_overflowed_total" ["pool"]
+        "Requests refused because the queue was full or the wait too long."
+    POOL_QUEUE: Gauge "frp_gateway_pool_queue_length" ["pool"]
+        "Requests waiting now."
+    ENDPOINT_CONNECTIONS: Gauge "frp_gateway_endpoint_connections" ["endpoint"]
+        "Open connections to the endpoint, idle ones included."
     POOL_EXHAUSTED: Counter "frp_gateway_pool_exhausted_total" ["pool"]
         "Requests whose attempts or endpoints ran out."
     CONFIG_LAST_RELOAD_SUCCESSFUL: Gauge "frp_gateway_config_last_reload_successful" []
@@ -146,10 +168,12 @@ pub fn reference() -> String {
          - `class` of `frp_gateway_requests_total`: {}\n\
          - `class` of `frp_gateway_own_answers_total`: {}\n\
          - `reason`: {}\n\
+         - `cause`: {}\n\
          - Buckets of `frp_gateway_request_duration_seconds`, seconds: {}\n",
         list(&super::stats::CLASSES),
         list(&crate::error::ERROR_CLASSES),
         list(&super::stats::FAILURES),
+        list(&lb_algos::outlier::Cause::ALL.map(lb_algos::outlier::Cause::label)),
         bounds.join(", "),
     );
     text

@@ -2,6 +2,7 @@
 //! [`super::metrics`]; this is the storage, resolved when a snapshot is compiled so that a request looks nothing up.
 
 use super::shard::{Counter, Histogram, Shards};
+use crate::data::reason::{Among, Because};
 
 /// Status class of an answer, as the `class` label.
 pub const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
@@ -86,6 +87,25 @@ pub struct PoolShard {
     pub retries: Counter,
     /// Requests whose attempts or endpoints ran out.
     pub exhausted: Counter,
+    /// Retries not made because the budget was empty.
+    pub budget_exhausted: Counter,
+    /// Second attempts beside a slow one.
+    pub hedges: Counter,
+    /// Answers thrown away because of their status (`retry.on`).
+    pub rejected: Counter,
+    /// Requests that had to wait for a slot.
+    pub queued: Counter,
+    /// Requests that got none in time, or found the queue full.
+    pub overflowed: Counter,
+    /// Why members were picked.
+    pub picks: PickStats,
+}
+
+/// Picks by [`Because`] and [`Among`].
+#[derive(Debug, Default)]
+pub struct PickStats {
+    /// Indexed by the two, in the order of their `ALL`.
+    pub by_reason: [[Counter; Among::ALL.len()]; Because::ALL.len()],
 }
 
 /// What one listener counts.

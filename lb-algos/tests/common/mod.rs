@@ -2,10 +2,18 @@
 
 #![allow(dead_code, reason = "every test file uses its own part")]
 
-use lb_algos::{AnyPolicy, Fleet, PolicyKind, Rng, Tick};
+use lb_algos::{AnyPolicy, Ask, Fleet, Latency, Place, PolicyKind, Prepared, Rng, Tick, stable_hash};
 
-pub(crate) const KINDS: [PolicyKind; 3] =
-    [PolicyKind::RoundRobin, PolicyKind::Random, PolicyKind::LeastRequest];
+pub(crate) const KINDS: [PolicyKind; 8] = [
+    PolicyKind::RoundRobin,
+    PolicyKind::Random,
+    PolicyKind::LeastRequest,
+    PolicyKind::PeakEwma,
+    PolicyKind::Maglev { bound: None },
+    PolicyKind::Maglev { bound: Some(125) },
+    PolicyKind::RingHash { bound: None },
+    PolicyKind::RingHash { bound: Some(125) },
+];
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Endpoint {
@@ -54,14 +62,67 @@ impl Fleet for Endpoints {
     }
 }
 
+/// Endpoints with latencies.
+#[derive(Debug)]
+pub(crate) struct Measured {
+    pub(crate) fleet: Endpoints,
+    pub(crate) latencies: Vec<Latency>,
+}
+
+impl Fleet for Measured {
+    fn len(&self) -> usize {
+        self.fleet.len()
+    }
+
+    fn id(&self, index: usize) -> u64 {
+        self.fleet.id(index)
+    }
+
+    fn weight(&self, index: usize) -> u32 {
+        self.fleet.weight(index)
+    }
+
+    fn eligible(&self, index: usize) -> bool {
+        self.fleet.eligible(index)
+    }
+
+    fn in_flight(&self, index: usize) -> u32 {
+        self.fleet.in_flight(index)
+    }
+
+    fn latency(&self, index: usize) -> Option<&Latency> {
+        Some(&self.latencies[index])
+    }
+}
+
+/// Where the endpoint of each id is.
+pub(crate) fn prepared(kind: PolicyKind, endpoints: &[Endpoint]) -> Prepared {
+    let hosts: Vec<String> = endpoints.iter().map(|endpoint| host(endpoint.id)).collect();
+    let mut places = Vec::new();
+    for (endpoint, host) in endpoints.iter().zip(&hosts) {
+        // Rings of great weights take their time; that they are right is for ring_hash's own tests.
+        let most = if let PolicyKind::RingHash { .. } = kind { 20 } else { u32::MAX };
+        let (key, weight) = (stable_hash(&[host.as_bytes()]), endpoint.weight.min(most));
+        places.push(Place { host, port: 8080, key, weight });
+    }
+    Prepared::build(kind, &places)
+}
+
+/// An address per id.
+pub(crate) fn host(id: u64) -> String {
+    format!("10.0.{}.{}", id / 250, id % 250)
+}
+
 /// The policy of that kind, built for `fleet`.
 pub(crate) fn built(kind: PolicyKind, fleet: &Endpoints) -> AnyPolicy {
     let mut policy = AnyPolicy::new(kind);
-    policy.rebuild(fleet);
+    policy.rebuild(fleet, &prepared(kind, &fleet.0));
     policy
 }
 
 /// `count` picks.
 pub(crate) fn picks(policy: &mut AnyPolicy, fleet: &Endpoints, count: usize, rng: &mut Rng) -> Vec<usize> {
-    (0..count).map(|_| policy.pick(fleet, Tick::ZERO, rng).expect("somebody is eligible")).collect()
+    (0..count)
+        .map(|_| policy.pick(fleet, Ask::at(Tick::ZERO), rng).expect("somebody is eligible").index)
+        .collect()
 }

@@ -1,55 +1,12 @@
 //! The admin side in process, over real HTTP.
 
-use http_body_util::BodyExt;
-use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    control::testing::{Rig, until, yaml},
-    data::access_log::AccessLogHandle,
+    admin::testing::Admin,
+    control::testing::{until, yaml},
 };
-
-struct Admin {
-    rig: Rig,
-    base: String,
-}
-
-impl Admin {
-    async fn start(text: &str) -> Self {
-        let rig = Rig::start(text).await;
-        let published = Arc::clone(&rig.published);
-        let metrics =
-            Metrics::new(Arc::clone(&published), rig.handle.board(), AccessLogHandle::off()).unwrap();
-        let app = App { control: rig.handle.clone(), published, metrics: Arc::new(metrics) };
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let base = format!("http://{}", listener.local_addr().unwrap());
-        tokio::spawn(async move { axum::serve(listener, router(app)).await });
-        Self { rig, base }
-    }
-
-    async fn ask(&self, method: &str, path: &str, token: Option<&str>) -> (u16, String) {
-        let mut request = axum::http::Request::builder().method(method).uri(format!("{}{path}", self.base));
-        if let Some(token) = token {
-            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
-        }
-        let request = request.body(http_body_util::Empty::<axum::body::Bytes>::new()).unwrap();
-        let response = Client::builder(TokioExecutor::new()).build_http().request(request).await.unwrap();
-        let status = response.status().as_u16();
-        let body = response.into_body().collect().await.unwrap().to_bytes();
-        (status, String::from_utf8(body.to_vec()).unwrap())
-    }
-
-    async fn get(&self, path: &str) -> (u16, String) {
-        self.ask("GET", path, None).await
-    }
-
-    async fn json(&self, path: &str) -> Value {
-        let (status, body) = self.get(path).await;
-        assert_eq!(status, 200, "{body}");
-        serde_json::from_str(&body).unwrap()
-    }
-}
 
 fn with_token() -> String {
     yaml("").replace("listen: \"127.0.0.1:0\"", "listen: \"127.0.0.1:0\", token: \"correct-horse-battery\"")

@@ -6,10 +6,14 @@ use std::{
     time::Duration,
 };
 
-use lb_algos::{PolicyKind, Tick};
+use frp_gateway_config::model;
+use lb_algos::{PolicyKind, Prepared, Tick};
+use tokio::sync::Notify;
 
+use super::settlement::{Settlement, Unsettled};
 use crate::{
-    snapshot::{Endpoint, EndpointId, Listener, Pool, Verdict},
+    health::active::Probed,
+    snapshot::{Endpoint, EndpointId, Listener, MemberState, Pool, WaitQueue},
     telemetry::{
         shard::Shards,
         stats::{ListenerShard, PoolShard, SplitStats},
@@ -19,6 +23,12 @@ use crate::{
 /// A removed listener keeps its slot at least this long: its accept queue may hold visitors that were let in.
 const SLOT_REST: Duration = Duration::from_secs(5);
 
+/// What was learnt about a member that left its pool is kept this long: a line that is taken out and put back, or moved
+/// between two files, must not make a member that is known to be down look good.
+pub(super) const MEMBERS_REMEMBERED: Duration = Duration::from_secs(300);
+/// And of at most this many; the oldest go first.
+const MOST_REMEMBERED: usize = 1024;
+
 /// Everything that outlives a snapshot. A value: a compile reads one and makes the next.
 #[derive(Debug, Clone)]
 pub struct Identities {
@@ -26,11 +36,22 @@ pub struct Identities {
     last_endpoint: u64,
     last_revision: u64,
     endpoints: HashMap<EndpointId, Arc<Endpoint>>,
-    verdicts: HashMap<(String, EndpointId), Arc<Verdict>>,
+    members: HashMap<MemberKey, Arc<MemberState>>,
+    departed: HashMap<MemberKey, Departed>,
     pools: HashMap<String, PoolIdentity>,
     splits: HashMap<(String, Arc<str>), SplitIdentity>,
     listeners: HashMap<String, Arc<Listener>>,
     retired: Vec<Retired>,
+}
+
+/// Name of the pool, endpoint.
+type MemberKey = (String, EndpointId);
+
+/// What a member that left its pool had learnt.
+#[derive(Debug, Clone)]
+struct Departed {
+    state: Arc<MemberState>,
+    at: Tick,
 }
 
 /// What a pool keeps over reloads.
@@ -42,7 +63,22 @@ pub(super) struct PoolIdentity {
     pub(super) revision: u64,
     /// See [`Pool::stats`].
     pub(super) stats: Arc<Shards<PoolShard>>,
+    /// See [`Pool::bell`].
+    pub(super) bell: Arc<Notify>,
+    /// See [`Pool::queue`].
+    pub(super) queue: Arc<WaitQueue>,
+    /// What was built for this revision.
+    pub(super) tables: Tables,
     shape: PoolShape,
+}
+
+/// What the policies of a pool look keys up in.
+#[derive(Debug, Clone)]
+pub(super) struct Tables {
+    /// See [`Pool::prepared`].
+    pub(super) prepared: Prepared,
+    /// See [`Pool::keyed`].
+    pub(super) keyed: Option<(PolicyKind, Prepared)>,
 }
 
 /// What a worker's policy state depends on; a change means a new revision.
@@ -50,6 +86,8 @@ pub(super) struct PoolIdentity {
 pub(super) struct PoolShape {
     /// The rule.
     pub(super) policy: PolicyKind,
+    /// The rule for requests with a key.
+    pub(super) keyed: Option<PolicyKind>,
     /// Endpoint numbers and weights, in order.
     pub(super) members: Vec<(u64, u32)>,
 }
@@ -76,7 +114,8 @@ impl Identities {
             last_endpoint: 0,
             last_revision: 0,
             endpoints: HashMap::new(),
-            verdicts: HashMap::new(),
+            members: HashMap::new(),
+            departed: HashMap::new(),
             pools: HashMap::new(),
             splits: HashMap::new(),
             listeners: HashMap::new(),
@@ -90,17 +129,33 @@ impl Identities {
         self.listeners.get(name).or_else(|| self.retired_named(name)).map(|listener| listener.slot)
     }
 
-    /// What a probe sets.
+    /// What a probe asks and sets.
     #[must_use]
-    pub fn probed(&self, pool: &str, endpoint: &EndpointId) -> Option<(Arc<Endpoint>, Arc<Verdict>)> {
-        let verdict = self.verdicts.get(&(pool.to_owned(), endpoint.clone()))?;
-        Some((Arc::clone(self.endpoints.get(endpoint)?), Arc::clone(verdict)))
+    pub fn probed(&self, pool: &str, endpoint: &EndpointId) -> Option<Probed> {
+        Some(Probed {
+            pool: pool.to_owned(),
+            endpoint: Arc::clone(self.endpoints.get(endpoint)?),
+            member: Arc::clone(self.members.get(&(pool.to_owned(), endpoint.clone()))?),
+            bell: Arc::clone(&self.pools.get(pool)?.bell),
+        })
     }
 
     /// Whether removed listeners hold on to something.
     #[must_use]
     pub fn has_retired(&self) -> bool {
         !self.retired.is_empty()
+    }
+
+    /// Members that left their pools and are remembered.
+    #[cfg(test)]
+    pub(super) fn departed(&self) -> usize {
+        self.departed.len()
+    }
+
+    /// Endpoints that pools name.
+    #[cfg(test)]
+    pub(super) fn endpoints(&self) -> usize {
+        self.endpoints.len()
     }
 
     fn retired_named(&self, name: &str) -> Option<&Arc<Listener>> {
@@ -114,6 +169,7 @@ pub(super) struct Carry<'a> {
     old: &'a Identities,
     new: Identities,
     pool_slots: BTreeSet<usize>,
+    settlement: Settlement,
 }
 
 impl<'a> Carry<'a> {
@@ -125,13 +181,31 @@ impl<'a> Carry<'a> {
             last_revision: old.last_revision,
             ..Identities::new(old.workers)
         };
-        Self { old, new, pool_slots: BTreeSet::new() }
+        Self { old, new, pool_slots: BTreeSet::new(), settlement: Settlement::default() }
     }
 
-    /// What was carried over or made.
+    /// Data-plane threads.
     #[must_use]
-    pub(super) fn finish(self) -> Identities {
-        self.new
+    pub(super) fn workers(&self) -> u32 {
+        u32::try_from(self.old.workers).unwrap_or(u32::MAX)
+    }
+
+    /// What was carried over or made, and what is to be done when it takes effect.
+    #[must_use]
+    pub(super) fn finish(mut self, now: Tick) -> (Identities, Settlement) {
+        let long_gone = |departed: &Departed| now.since(departed.at) >= MEMBERS_REMEMBERED;
+        let left =
+            self.old.members.iter().map(|(key, state)| (key, Departed { state: Arc::clone(state), at: now }));
+        let before = self.old.departed.iter().map(|(key, departed)| (key, departed.clone()));
+        let mut departed: Vec<_> = left
+            .chain(before)
+            .filter(|(key, departed)| !self.new.members.contains_key(*key) && !long_gone(departed))
+            .map(|(key, departed)| (key.clone(), departed))
+            .collect();
+        departed.sort_by_key(|(_, departed)| std::cmp::Reverse(departed.at));
+        departed.truncate(MOST_REMEMBERED);
+        self.new.departed = departed.into_iter().collect();
+        (self.new, self.settlement)
     }
 
     /// The endpoint of that identity, with all that is known of it.
@@ -147,11 +221,31 @@ impl<'a> Carry<'a> {
         endpoint
     }
 
-    /// What `pool`'s checks say about `endpoint`.
-    pub(super) fn verdict(&mut self, pool: &str, endpoint: &EndpointId) -> Arc<Verdict> {
-        let key = (pool.to_owned(), endpoint.clone());
-        let verdict = self.old.verdicts.get(&key).cloned().unwrap_or_default();
-        Arc::clone(self.new.verdicts.entry(key).or_insert(verdict))
+    /// What `pool` has learnt about `endpoint`. A member that joins a pool which serves already starts slowly. Changes
+    /// nothing in a state that is known: the step may yet be undone.
+    pub(super) fn member_state(
+        &mut self,
+        pool: &model::Pool,
+        endpoint: &EndpointId,
+        now: Tick,
+    ) -> Arc<MemberState> {
+        let key = (pool.name.clone(), endpoint.clone());
+        let pool_served = self.old.pools.contains_key(&pool.name);
+        let back = self.old.departed.get(&key).filter(|back| now.since(back.at) < MEMBERS_REMEMBERED);
+        let known = self.old.members.get(&key).or(back.map(|back| &back.state));
+        if let Some(known) = known {
+            self.settlement.push(Unsettled {
+                state: Arc::clone(known),
+                returned: pool_served && back.is_some(),
+                unchecked: pool.health.is_none(),
+                unwatched: pool.outlier.is_none(),
+                unlimited: pool.limits.adaptive.is_none(),
+            });
+        }
+        let state = known
+            .cloned()
+            .unwrap_or_else(|| Arc::new(MemberState::new(self.old.workers, pool_served.then_some(now))));
+        Arc::clone(self.new.members.entry(key).or_insert(state))
     }
 
     /// Reserves the slots of pools that stay, before new ones take what is free.
@@ -160,7 +254,13 @@ impl<'a> Carry<'a> {
     }
 
     /// Slot, revision and counters of a pool. Revisions are never used twice, so a slot may be.
-    pub(super) fn pool(&mut self, name: &str, shape: PoolShape) -> PoolIdentity {
+    /// `build` is only asked for tables when the shape has changed.
+    pub(super) fn pool(
+        &mut self,
+        name: &str,
+        shape: PoolShape,
+        build: impl FnOnce(&PoolShape) -> Tables,
+    ) -> PoolIdentity {
         let identity = match self.old.pools.get(name) {
             Some(known) if known.shape == shape => known.clone(),
             known => {
@@ -172,6 +272,9 @@ impl<'a> Carry<'a> {
                         || Arc::new(Shards::new(self.old.workers)),
                         |known| Arc::clone(&known.stats),
                     ),
+                    bell: known.map_or_else(Arc::default, |known| Arc::clone(&known.bell)),
+                    queue: known.map_or_else(Arc::default, |known| Arc::clone(&known.queue)),
+                    tables: build(&shape),
                     shape,
                 }
             }

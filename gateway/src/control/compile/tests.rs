@@ -2,9 +2,10 @@ use std::time::{Duration, Instant};
 
 use frp_gateway_config::model::{Config, Health, PathMatch, WeightedPool};
 
-use super::*;
+use super::{identities::MEMBERS_REMEMBERED, *};
 use crate::{
-    control::testing::{config_with, frps, health, listener, pool, route},
+    control::testing::{config_with, frps, health, listener, outlier, pool, route},
+    snapshot::{MemberState, Outcome},
     telemetry::shard::WorkerId,
 };
 
@@ -32,6 +33,7 @@ impl Chain {
         self.seconds = seconds;
         let now = Tick::ZERO.saturating_add(Duration::from_secs(seconds));
         let compiled = compile(&config_with(change), seconds, Arc::default(), &self.identities, now).unwrap();
+        compiled.settlement.apply(now);
         self.snapshot = compiled.snapshot;
         self.identities = compiled.identities;
     }
@@ -57,7 +59,7 @@ fn a_reload_keeps_in_flight_counts_counters_and_verdicts() {
     let mut chain = Chain::new(checked);
     let endpoint = Arc::clone(&chain.pool("shop").members[0].endpoint);
     let guard = endpoint.begin();
-    chain.pool("shop").members[1].verdict.set(false);
+    chain.pool("shop").members[1].state.set_healthy(false, Tick::ZERO);
     chain.split().stats.latency.of(WORKER).observe_ns(5);
     chain.split().stats.requests[1].of(WORKER).by_class[1].inc();
     chain.listener("web").stats.of(WORKER).accepted.inc();
@@ -72,7 +74,7 @@ fn a_reload_keeps_in_flight_counts_counters_and_verdicts() {
     });
     let shop = chain.pool("shop");
     assert_eq!(shop.members[1].endpoint.in_flight(), 1, "a is second now");
-    assert!(!shop.members[0].verdict.is_healthy(), "b is first now");
+    assert!(!shop.members[0].state.is_healthy(), "b is first now");
     assert_eq!(shop.members[0].frps, 0, "and first in the fleet");
     let stats = &chain.split().stats;
     assert_eq!(stats.requests[0].sum(|shard| &shard.by_class[1]), 1);
@@ -141,9 +143,170 @@ fn a_pool_keeps_its_slot_and_a_reused_slot_has_a_revision_of_its_own() {
 #[test]
 fn without_checks_an_unhealthy_verdict_does_not_stay() {
     let mut chain = Chain::new(|config| config.pools[0].health = Some(health()));
-    chain.pool("shop").members[0].verdict.set(false);
+    chain.pool("shop").members[0].state.set_healthy(false, Tick::ZERO);
     chain.next(|_| {});
-    assert!(chain.pool("shop").members[0].verdict.is_healthy());
+    assert!(chain.pool("shop").members[0].state.is_healthy());
+}
+
+#[test]
+fn a_compile_whose_step_is_undone_leaves_shared_states_as_they_were() {
+    let watched = |config: &mut Config| {
+        config.pools[0].health = Some(health());
+        config.pools[0].outlier = Some(outlier());
+        config.pools[0].limits.adaptive = Some(model::AdaptiveLimit { min: 1, max: 9 });
+    };
+    let mut chain = Chain::new(watched);
+    let state = Arc::clone(&chain.pool("shop").members[0].state);
+    state.set_healthy(false, Tick::ZERO);
+    state.eject(Tick::MAX);
+    state.set_limit(3);
+    let now = Tick::from_nanos(7_000_000_000);
+    let undone = compile(&config_with(|_| {}), 2, Arc::default(), &chain.identities, now).unwrap();
+    let seen =
+        |state: &MemberState| (state.is_healthy(), state.is_ejected(now), state.limit(), state.since());
+    assert_eq!(seen(&state), (false, true, 3, None), "a port may yet turn out to be taken");
+    drop(undone);
+    assert_eq!(seen(&state), (false, true, 3, None));
+    chain.at(7, |_| {});
+    assert_eq!(seen(&state), (true, false, u32::MAX, Some(now)), "nothing could set them right any more");
+}
+
+#[test]
+fn only_who_joins_a_pool_that_serves_already_starts_slowly() {
+    let mut chain = Chain::new(|_| {});
+    let since = |chain: &Chain, pool: &str| -> Vec<_> {
+        chain.pool(pool).members.iter().map(|member| member.state.since().map(Tick::as_nanos)).collect()
+    };
+    assert_eq!(since(&chain, "shop"), [None, None], "never at process start");
+    chain.at(9, |config| {
+        config.frps.push(frps("c", 8003));
+        config.pools[0].frps = pool("shop", &[("c", 1), ("a", 1), ("b", 1)]).frps;
+        config.pools.push(pool("new", &[("a", 1), ("c", 1)]));
+    });
+    assert_eq!(since(&chain, "shop"), [Some(9_000_000_000), None, None]);
+    assert_eq!(since(&chain, "new"), [None, None], "all of them are new: nobody is to be spared");
+}
+
+/// Pool `shop` with checks and rules, without `b`.
+fn without_b(config: &mut Config) {
+    with_both(config);
+    config.pools[0].frps.pop();
+}
+
+fn with_both(config: &mut Config) {
+    config.pools[0].health = Some(health());
+    config.pools[0].outlier = Some(outlier());
+}
+
+#[test]
+fn a_member_that_leaves_and_comes_back_soon_is_still_known_to_be_down() {
+    let mut chain = Chain::new(with_both);
+    let state = Arc::clone(&chain.pool("shop").members[1].state);
+    state.set_healthy(false, Tick::ZERO);
+    state.eject(Tick::MAX);
+    chain.at(10, without_b);
+    chain.at(20, without_b);
+    chain.at(309, with_both);
+    let back = &chain.pool("shop").members[1].state;
+    assert!(Arc::ptr_eq(back, &state) && !back.is_healthy());
+    assert_eq!(back.since(), Some(Tick::from_nanos(309_000_000_000)), "and it starts slowly when it may");
+    chain.at(310, without_b);
+    chain.at(610, with_both);
+    let back = &chain.pool("shop").members[1].state;
+    assert!(!Arc::ptr_eq(back, &state) && back.is_healthy(), "after five minutes nothing holds any more");
+    assert_eq!(chain.identities.departed(), 0);
+}
+
+#[test]
+fn a_reload_storm_sends_no_request_to_a_member_known_to_be_down() {
+    let decay = Duration::from_secs(2);
+    let mut chain = Chain::new(with_both);
+    let known = [0, 1].map(|at| Arc::clone(&chain.pool("shop").members[at].state));
+    let [a, b] = &known;
+    a.latency.observe(Duration::from_millis(70), Tick::from_nanos(1_000_000_000), decay);
+    a.eject(Tick::from_nanos(150_000_000_000));
+    a.rejoin(Tick::from_nanos(5));
+    a.record(WORKER, Outcome::GatewayError, Duration::from_millis(1), Tick::from_nanos(1_000_000_000), decay);
+    b.set_healthy(false, Tick::ZERO);
+    b.set_limit(7);
+    for n in 2..=200_u64 {
+        let weight = u32::try_from(n).unwrap();
+        let now = Tick::ZERO.saturating_add(Duration::from_secs(n));
+        let before = (a.latency.estimate(now), a.in_row(), a.totals());
+        chain.at(n, |config| {
+            with_both(config);
+            config.pools[0].limits.adaptive = Some(model::AdaptiveLimit { min: 1, max: weight });
+            config.pools[0].retry.attempts = weight % 5;
+            config.pools[0].health = Some(Health { fall: weight, ..health() });
+            for member in &mut config.pools[0].frps {
+                member.weight = weight;
+            }
+            if n % 2 == 0 {
+                config.frps.reverse();
+                config.pools[0].frps.reverse();
+            }
+            if n % 3 == 0 {
+                config.pools.insert(0, pool("other", &[("a", 1), ("b", 1)]));
+            }
+        });
+        for member in &chain.pool("shop").members {
+            let state = &known[usize::from(member.endpoint.label() == "b")];
+            assert!(
+                Arc::ptr_eq(&member.state, state),
+                "reload {n}: {} is somebody else",
+                member.endpoint.label()
+            );
+        }
+        assert!(!b.is_healthy() && a.is_healthy(), "reload {n}: verdicts");
+        assert_eq!(a.is_ejected(now), n < 150, "reload {n}: the ejection runs on");
+        assert_eq!((a.since(), b.since()), (Some(Tick::from_nanos(5)), None), "reload {n}: slow start");
+        assert_eq!((a.latency.estimate(now), a.in_row(), a.totals()), before, "reload {n}: what was learnt");
+        assert_eq!(b.limit(), 7, "reload {n}: the limit");
+    }
+}
+
+#[test]
+fn every_word_of_balance_has_its_policy_and_keys_are_hashed_by_those_that_don_t() {
+    let header = || Some(Affinity::Header("x-user".into()));
+    let maglev = PolicyKind::Maglev { bound: Some(125) };
+    for (balance, policy, keyed) in [
+        (Balance::RoundRobin, PolicyKind::RoundRobin, Some(maglev)),
+        (Balance::Random, PolicyKind::Random, Some(maglev)),
+        (Balance::LeastRequest, PolicyKind::LeastRequest, Some(maglev)),
+        (Balance::PeakEwma, PolicyKind::PeakEwma, Some(maglev)),
+        (Balance::Maglev, maglev, None),
+        (Balance::RingHash, PolicyKind::RingHash { bound: Some(125) }, None),
+    ] {
+        let mut chain = Chain::new(|config| config.pools[0].balance = balance);
+        assert_eq!((chain.pool("shop").policy, chain.pool("shop").keyed.is_some()), (policy, false));
+        chain.next(|config| {
+            config.pools[0].balance = balance;
+            config.pools[0].affinity = header();
+        });
+        assert_eq!(chain.pool("shop").keyed.as_ref().map(|(kind, _)| *kind), keyed, "{balance:?}");
+    }
+}
+
+#[test]
+fn tables_are_built_when_members_or_weights_change_and_only_then() {
+    let hashing = |config: &mut Config| config.pools[0].balance = Balance::RingHash;
+    let mut chain = Chain::new(hashing);
+    let ring = |chain: &Chain| match &chain.pool("shop").prepared {
+        Prepared::Ring(ring) => Arc::clone(ring),
+        other => panic!("a ring is wanted, not {other:?}"),
+    };
+    let first = ring(&chain);
+    chain.next(|config| {
+        hashing(config);
+        config.pools[0].retry.attempts = 9;
+        config.pools[0].outlier = Some(outlier());
+    });
+    assert!(Arc::ptr_eq(&first, &ring(&chain)));
+    chain.next(|config| {
+        hashing(config);
+        config.pools[0].frps[1].weight = 9;
+    });
+    assert!(!Arc::ptr_eq(&first, &ring(&chain)));
 }
 
 #[test]
@@ -210,7 +373,7 @@ fn what_should_have_been_refused_is_an_error_here_too() {
 fn five_hundred_reloads_leave_nothing_behind() {
     let mut chain = Chain::new(|_| {});
     for n in 2..=500 {
-        // Each with names of its own, so all that is old must go.
+        // Each with names of its own, so all that is old must go, if not at once.
         chain.at(n * 10, |config| {
             config.frps[0] = frps(&format!("f{n}"), 8001);
             config.pools = vec![pool(&format!("p{n}"), &[(&format!("f{n}"), 1), ("b", 1)])];
@@ -220,7 +383,10 @@ fn five_hundred_reloads_leave_nothing_behind() {
         });
     }
     let left = format!("{:?}", chain.identities);
-    assert!(!left.contains("f498"), "only the last removed listener may still hold something");
+    let remembered = MEMBERS_REMEMBERED.as_secs() / 10;
+    assert!(!left.contains(&format!("f{}", 500 - remembered - 1)), "what left longer ago is forgotten");
+    assert_eq!(chain.identities.departed(), usize::try_from(remembered).unwrap() * 2, "two members each");
+    assert_eq!(chain.identities.endpoints(), 2, "their endpoints are gone at once");
     assert!(chain.snapshot.listeners.len() <= 2, "{} listener slots", chain.snapshot.listeners.len());
     assert_eq!(chain.pool("p500").slot, 0);
     assert_eq!(Arc::strong_count(&chain.split().stats), 2, "identities and snapshot");

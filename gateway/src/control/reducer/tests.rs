@@ -2,14 +2,14 @@
 
 use std::time::{Duration, SystemTime};
 
-use frp_gateway_config::model::AccessLog;
+use frp_gateway_config::model::{AccessLog, AdaptiveLimit, Outlier};
 use lb_algos::Tick;
 
 use super::*;
 use crate::{
     control::{
         state::Fixed,
-        testing::{config_with, frps, frps_admin, health, listener, pool},
+        testing::{config_with, frps, frps_admin, health, listener, outlier, pool},
     },
     frps::Proxy,
 };
@@ -78,6 +78,8 @@ fn words(effects: &[Effect]) -> Vec<String> {
             Effect::StartPoller { frps, .. } => format!("start poller {frps}"),
             Effect::StopProbe(key) => format!("stop probe {}/{}", key.pool, key.endpoint.frps),
             Effect::StartProbe(key, _) => format!("start probe {}/{}", key.pool, key.endpoint.frps),
+            Effect::StopWatch { pool } => format!("stop watch {pool}"),
+            Effect::StartWatch { pool } => format!("start watch {pool}"),
             Effect::Log(notice) => {
                 let debug = format!("{notice:?}");
                 format!("log {}", debug.split([' ', '{']).next().unwrap_or_default())
@@ -184,6 +186,30 @@ fn what_can_fail_comes_before_what_takes_effect() {
     let can_fail = |effect: &Effect| matches!(effect, Effect::Bind { .. } | Effect::SwitchAccessLog(_));
     let first_sure = effects.iter().position(|effect| !can_fail(effect)).unwrap();
     assert!(!effects[first_sure..].iter().any(can_fail), "{:?}", words(&effects));
+}
+
+#[test]
+fn a_watch_lives_as_long_as_its_pool_has_rules_or_an_adaptive_limit() {
+    let watched = |config: &mut Config| config.pools[0].outlier = Some(outlier());
+    let mut replay = Replay::new();
+    let effects = replay.load(|_| {});
+    assert!(!words(&effects).iter().any(|word| word.contains("watch")), "{:?}", words(&effects));
+    let watches = |effects: Vec<Effect>| -> Vec<String> {
+        words(&effects).into_iter().filter(|word| word.contains("watch")).collect()
+    };
+    assert_eq!(watches(replay.load(watched)), ["start watch shop"]);
+    let changed = replay.load(|config| {
+        watched(config);
+        config.pools[0].outlier = Some(Outlier { consecutive_failures: 99, ..outlier() });
+        config.pools[0].frps.reverse();
+    });
+    assert_eq!(watches(changed), [] as [&str; 0], "rules and members are read from the snapshot");
+    let other =
+        |config: &mut Config| config.pools[0].limits.adaptive = Some(AdaptiveLimit { min: 1, max: 9 });
+    assert_eq!(watches(replay.load(other)), [] as [&str; 0], "the same watch does both");
+    assert_eq!(watches(replay.load(|_| {})), ["stop watch shop"]);
+    replay.load(watched);
+    assert_eq!(watches(replay.load(|config| config.pools[0].name = "new".into())), ["stop watch shop"]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::net::TcpStream;
 
 use super::*;
-use crate::control::testing::{Rig, yaml};
+use crate::control::testing::{Rig, until, yaml};
 
 fn address(rig: &Rig, listener: &str) -> SocketAddr {
     rig.handle.state().addresses[listener]
@@ -86,7 +86,86 @@ async fn hundreds_of_reloads_leave_no_descriptor_behind() {
         rig.reload(&yaml(&format!("  - {{ name: m{n}, bind: \"127.0.0.1:0\", protocol: http }}\n"))).await;
     }
     // Other tests of this process open some, too; a leak would be 400.
-    crate::control::testing::until("sockets are closed", || descriptors() < before + 200).await;
+    until("sockets are closed", || descriptors() < before + 200).await;
+}
+
+/// [`yaml`] with a second frps and these keys in the pool.
+fn watched(keys: &str) -> String {
+    let second = "vhost_http_port: 8001 }\n  - { name: b, host: 127.0.0.1, vhost_http_port: 8002 }";
+    yaml("").replace("vhost_http_port: 8001 }", second).replace("frps: [a]", &format!("frps: [a, b], {keys}"))
+}
+
+fn member(rig: &Rig, at: usize) -> Arc<crate::snapshot::MemberState> {
+    Arc::clone(&rig.published.load().pools[0].members[at].state)
+}
+
+fn break_it(rig: &Rig, at: usize) {
+    let pool = Arc::clone(&rig.published.load().pools[0]);
+    for _ in 0..3 {
+        let worker = crate::telemetry::shard::WorkerId(0);
+        let outcome = crate::snapshot::Outcome::GatewayError;
+        pool.members[at].state.record(worker, outcome, Duration::ZERO, clock::now(), pool.latency_decay);
+    }
+    pool.bell.notify_one();
+}
+
+#[tokio::test]
+async fn a_watch_ejects_and_neither_other_rules_nor_a_pause_of_a_line_readmit() {
+    let rig = Rig::start(&watched("outlier: {}")).await;
+    break_it(&rig, 1);
+    let b = member(&rig, 1);
+    until("b is ejected", || b.is_ejected(clock::now())).await;
+    let ejected_until = b.ejected_until();
+    rig.reload(&watched("outlier: { consecutive_failures: 9, window: 20s }")).await;
+    assert!(Arc::ptr_eq(&member(&rig, 1), &b));
+    assert_eq!(b.ejected_until(), ejected_until);
+    rig.reload(&watched("outlier: {}").replace("frps: [a, b]", "frps: [a]")).await;
+    rig.reload(&watched("outlier: {}")).await;
+    assert!(Arc::ptr_eq(&member(&rig, 1), &b));
+    assert_eq!(b.ejected_until(), ejected_until);
+    rig.reload(&watched("retry: { attempts: 1 }")).await;
+    assert!(!b.is_ejected(clock::now()), "no rules, no ejection");
+}
+
+#[tokio::test]
+async fn an_ejected_member_whose_probes_succeed_is_back_long_before_its_time() {
+    let app = axum::Router::new().route("/", axum::routing::get(async || "ready"));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let serving = tokio::spawn(async move { axum::serve(listener, app).await });
+    let health = "health: { http: { host: app.test, body: ready }, interval: 20ms, timeout: 10s }";
+    let text = watched(&format!("outlier: {{ base_ejection: 5m, max_ejection: 5m }}, {health}"))
+        .replace("8001", &port.to_string());
+    let rig = Rig::start(&text).await;
+    break_it(&rig, 0);
+    let a = member(&rig, 0);
+    until("a was ejected", || a.ejections().any(|(_, count)| count == 1)).await;
+    until("a is back", || !a.is_ejected(clock::now())).await;
+    assert!(a.since().is_some(), "slowly");
+    serving.abort();
+}
+
+#[tokio::test]
+async fn a_refused_reload_readmits_nobody() {
+    let rig = Rig::start(&watched("outlier: {}")).await;
+    break_it(&rig, 0);
+    let a = member(&rig, 0);
+    until("a is ejected", || a.is_ejected(clock::now())).await;
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let more = format!("  - {{ name: second, bind: \"{address}\", protocol: http }}\n");
+    let refused = rig.reload(&(watched("retry: { attempts: 1 }") + &more)).await;
+    assert!(matches!(refused, ReloadResult::Refused(_)), "{refused:?}");
+    assert!(a.is_ejected(clock::now()), "the old rules are in force");
+}
+
+#[tokio::test]
+async fn who_fails_while_there_are_no_rules_is_out_as_soon_as_there_are() {
+    let rig = Rig::start(&watched("outlier: {}")).await;
+    rig.reload(&watched("retry: { attempts: 1 }")).await;
+    break_it(&rig, 1);
+    rig.reload(&watched("outlier: {}")).await;
+    until("b is ejected", || member(&rig, 1).is_ejected(clock::now())).await;
 }
 
 fn free_address() -> SocketAddr {

@@ -2,6 +2,7 @@
 
 use std::{collections::HashSet, time::UNIX_EPOCH};
 
+use lb_algos::Tick;
 use prometheus::{
     Encoder, Registry, TextEncoder,
     core::{Collector, Desc},
@@ -13,13 +14,16 @@ use super::{Kind, Metric, TABLE};
 use crate::{
     clock,
     control::task::Board,
-    data::access_log::AccessLogHandle,
+    data::{
+        access_log::AccessLogHandle,
+        reason::{Among, Because},
+    },
     error::ERROR_CLASSES,
-    snapshot::{Endpoint, Published, Snapshot},
+    snapshot::{Endpoint, Member, Pool, Published, Snapshot},
     telemetry::{
         log,
         shard::{Counter, LATENCY_BOUNDS, Shards},
-        stats::{CLASSES, FAILURES, ListenerShard},
+        stats::{CLASSES, FAILURES, ListenerShard, PoolShard},
     },
 };
 
@@ -134,10 +138,26 @@ fn pools(families: &mut Families, snapshot: &Snapshot) {
     for pool in &snapshot.pools {
         families.add(super::POOL_RETRIES, &[&pool.name], pool.stats.sum(|shard| &shard.retries));
         families.add(super::POOL_EXHAUSTED, &[&pool.name], pool.stats.sum(|shard| &shard.exhausted));
+        let sum = |counter: fn(&PoolShard) -> &Counter| pool.stats.sum(counter);
+        families.add(super::POOL_RETRY_BUDGET_EXHAUSTED, &[&pool.name], sum(|shard| &shard.budget_exhausted));
+        families.add(super::POOL_HEDGES, &[&pool.name], sum(|shard| &shard.hedges));
+        families.add(super::POOL_REJECTED, &[&pool.name], sum(|shard| &shard.rejected));
+        families.add(super::POOL_QUEUED, &[&pool.name], sum(|shard| &shard.queued));
+        families.add(super::POOL_OVERFLOWED, &[&pool.name], sum(|shard| &shard.overflowed));
+        families.add(super::POOL_QUEUE, &[&pool.name], pool.queue.len().into());
+        for reason in Because::ALL {
+            for among in Among::ALL {
+                let count = pool.stats.sum(|shard| &shard.picks.by_reason[reason as usize][among as usize]);
+                if count > 0 {
+                    families.add(super::POOL_PICKS, &[&pool.name, reason.label(), among.label()], count);
+                }
+            }
+        }
         for member in &pool.members {
             let endpoint = &member.endpoint;
-            let up = member.verdict.is_healthy() && !endpoint.is_down(now);
+            let up = member.state.is_healthy() && !endpoint.is_down(now);
             families.add(super::ENDPOINT_UP, &[&pool.name, endpoint.label()], u64::from(up));
+            watch_verdicts(families, pool, member, now);
             if seen.insert(endpoint.number) {
                 endpoint_counters(families, endpoint);
             }
@@ -145,9 +165,23 @@ fn pools(families: &mut Families, snapshot: &Snapshot) {
     }
 }
 
+fn watch_verdicts(families: &mut Families, pool: &Pool, member: &Member, now: Tick) {
+    let labels = [&*pool.name, member.endpoint.label()];
+    if pool.outlier.is_some() {
+        families.add(super::ENDPOINT_EJECTED, &labels, u64::from(member.state.is_ejected(now)));
+        for (cause, count) in member.state.ejections() {
+            families.add(super::ENDPOINT_EJECTIONS, &[labels[0], labels[1], cause.label()], count);
+        }
+    }
+    if pool.limits.adaptive.is_some() {
+        families.add(super::ENDPOINT_LIMIT, &labels, member.state.limit().into());
+    }
+}
+
 fn endpoint_counters(families: &mut Families, endpoint: &Endpoint) {
     let (name, stats): (_, &Shards<_>) = (endpoint.label(), &endpoint.stats);
     families.add(super::ENDPOINT_IN_FLIGHT, &[name], endpoint.in_flight().into());
+    families.add(super::ENDPOINT_CONNECTIONS, &[name], endpoint.connections().into());
     families.add(super::ENDPOINT_CONNECTS, &[name], stats.sum(|shard| &shard.connects));
     families.add(super::ENDPOINT_REUSES, &[name], stats.sum(|shard| &shard.reuses));
     families.add(super::ENDPOINT_ABSENT, &[name], stats.sum(|shard| &shard.absent));

@@ -38,12 +38,16 @@ fn names_follow_the_conventions() {
 /// A scrape of a gateway in which everything has happened once.
 async fn scrape() -> String {
     let frps_admin = "vhost_http_port: 8001, admin: { url: \"http://127.0.0.1:1\", user: u, password: p }";
-    let rig = Rig::start(&yaml("").replace("vhost_http_port: 8001", frps_admin)).await;
+    let text = yaml("")
+        .replace("vhost_http_port: 8001", frps_admin)
+        .replace("frps: [a]", "frps: [a], outlier: {}, limits: { adaptive: {} }");
+    let rig = Rig::start(&text).await;
     let snapshot = rig.published.load_full();
     let split = &snapshot.routes[0].splits[0];
     split.stats.requests[0].of(WorkerId(0)).by_class[1].inc();
     split.stats.requests[0].of(WorkerId(1)).by_class[1].inc();
     split.stats.latency.of(WorkerId(1)).observe_ns(3_000_000);
+    snapshot.pools[0].stats.of(WorkerId(0)).picks.by_reason[0][0].inc();
     let metrics =
         collect::Metrics::new(Arc::clone(&rig.published), rig.handle.board(), AccessLogHandle::off())
             .unwrap();

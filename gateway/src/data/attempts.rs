@@ -1,0 +1,399 @@
+//! One request's attempts: who gets the next one, whether there is room, and when to stop. Steps 4.–7.
+
+use std::{
+    cell::Cell,
+    future::poll_fn,
+    net::IpAddr,
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+    time::{Duration, Instant},
+};
+
+use frp_gateway_config::model::{Affinity, Balance};
+use lb_algos::{Tick, backoff::backoff};
+use tokio::net::TcpStream;
+
+use super::{
+    absent::Absences,
+    affinity::key,
+    attempt::{self, Attempt, Ending},
+    buffer::Buffer,
+    connection::Next,
+    exchange::{Body, Report, Request, Scratch, Stop},
+    headers,
+    io::until,
+    pick::{self, Keep, Knowledge, Picked},
+    reason::{Among, Because, Why},
+    session,
+    watch::Watch,
+};
+use crate::{
+    clock,
+    error::Refusal,
+    http1::{RequestBody, RequestHead},
+    snapshot::{InFlight, Listener, Pool},
+    telemetry::stats::PickStats,
+};
+
+/// A waiting request looks again after this long even if nobody told it to: slots also become free through requests of
+/// other pools.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// Attempts, one after the other, each at another member, until one answers the visitor or none is left.
+///
+/// # Errors
+/// Why no endpoint's answer reached the visitor.
+pub async fn serve(
+    request: &Request<'_>,
+    body: &mut Body,
+    stream: &mut TcpStream,
+    buffer: &mut Buffer,
+    scratch: &mut Scratch,
+    report: &mut Report,
+) -> Result<Next, Stop> {
+    let worker = &*request.connection.worker;
+    let pool = &*request.split.pool;
+    let deadline = request.route.timeout.map(|timeout| request.begun + timeout);
+    scratch.tried.clear();
+    scratch.holders.clear();
+    if !request.snapshot.tunnels.is_empty() {
+        let path = String::from_utf8_lossy(scratch.request.path.of(buffer.filled()));
+        request.snapshot.tunnels.holders(&scratch.host, &path, |frps| scratch.holders.push(frps));
+    }
+    scratch.session = session::read(pool, &scratch.request, buffer.filled());
+    let visitor = (request.listener, request.connection.peer);
+    let key = key_of(pool, visitor, &scratch.request, buffer.filled());
+    let mut now = clock::tick_of(request.begun);
+    worker.with_policy(pool, |state| state.count_request(pool, now));
+    let mut drawn = 0; // attempts that count against `retry.attempts`
+    let (mut absent, mut broken) = (0, None);
+    let (half_closed, mut crowded) = (Cell::new(false), false);
+    loop {
+        // 4. A member, and a slot at it.
+        let (index, why, in_flight) = match choose(request, scratch, key, now) {
+            Chosen::Member(index, why, in_flight) => (index, why, in_flight),
+            Chosen::Full => {
+                let watch = Watch::new(request.begun, &half_closed);
+                let wait = wait_in_line(request, body, stream, buffer, scratch, key, deadline, watch);
+                let admitted = wait.await?;
+                // The wait is not the endpoint's doing.
+                now = clock::now();
+                admitted
+            }
+            Chosen::Nobody => {
+                pool.stats.of(worker.id).exhausted.inc();
+                return Err(out_of_members(request, scratch, absent, broken));
+            }
+            Chosen::SessionAway => return Err(Stop::Refused(Refusal::SessionAway, "")),
+        };
+        let member = &pool.members[index];
+        if !std::mem::take(&mut crowded) {
+            if report.attempts > 0 {
+                pool.stats.of(worker.id).retries.inc();
+            }
+            report.attempts += 1;
+            count_pick(request, why);
+        }
+        report.why = why;
+        // 5.–7. Send, and answer the visitor.
+        let idempotent = scratch.request.method.is_idempotent();
+        let attempt = Attempt {
+            request,
+            member,
+            index,
+            deadline,
+            // Somebody who is not known to have the tunnel is asked before the body leaves, because a request that
+            // may have run must not be repeated.
+            ask_first: !idempotent
+                && scratch.request.body != RequestBody::None
+                && scratch.request.body != RequestBody::Length(0)
+                && !scratch.request.expect_continue
+                && !scratch.holders.contains(&member.frps)
+                && !worker.absences.borrow().is_confirmed(request.scope, member.endpoint.number),
+            // Nobody else may answer in a strict session.
+            may_reject: idempotent
+                && drawn < pool.retry.attempts
+                && !pool.retry.on.is_empty()
+                && !(why.reason == Because::Session && scratch.session.is_strict()),
+            may_hedge: idempotent
+                && why.reason != Because::Session
+                && drawn < pool.retry.attempts
+                && pool.retry.hedge.is_some(),
+            key,
+            half_closed: &half_closed,
+            begun: now,
+        };
+        match attempt::run(&attempt, in_flight, body, stream, buffer, scratch, report).await {
+            Ending::Done(next) => return Ok(next),
+            Ending::Stopped(stop) => return Err(stop),
+            Ending::Absent => absent += 1,
+            // Somebody took the last connection: look again, at the same member too.
+            Ending::Crowded => {
+                crowded = true;
+                now = clock::now();
+                continue;
+            }
+            Ending::Unreached => broken = Some((Refusal::ConnectFailed, "connect")),
+            Ending::Rejected => {
+                drawn += 1;
+                broken = Some((Refusal::UpstreamBroken, "status"));
+                back_off(request, drawn, deadline).await;
+            }
+            Ending::Failed(refusal, detail) => {
+                drawn += 1;
+                broken = Some((refusal, detail));
+                let over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+                if drawn > pool.retry.attempts || over || !may_retry(request) {
+                    pool.stats.of(worker.id).exhausted.inc();
+                    return Err(Stop::Refused(refusal, detail));
+                }
+                back_off(request, drawn, deadline).await;
+            }
+        }
+        if !scratch.tried.contains(&index) {
+            scratch.tried.push(index);
+        }
+        now = clock::now();
+    }
+}
+
+/// What a look at the pool came to.
+enum Chosen<'a> {
+    Member(usize, Why, InFlight<'a>),
+    Full,
+    Nobody,
+    SessionAway,
+}
+
+/// Picks a member and takes a slot at it. Who comes while others wait gets in line.
+fn choose<'a>(request: &Request<'a>, scratch: &mut Scratch, key: Option<u64>, now: Tick) -> Chosen<'a> {
+    let pool = &*request.split.pool;
+    if pool.limited && !pool.queue.is_empty() {
+        return Chosen::Full;
+    }
+    look(request, scratch, key, pool.limits.in_flight, now)
+}
+
+fn look<'a>(
+    request: &Request<'a>,
+    scratch: &mut Scratch,
+    key: Option<u64>,
+    in_flight: Option<u32>,
+    now: Tick,
+) -> Chosen<'a> {
+    let pool: &'a Pool = &request.split.pool;
+    // Another worker may take the last slot between our look and our step: look again, but not for ever.
+    for _look in 0..4 {
+        let (index, why) = match pick_member(request, scratch, key, in_flight, now) {
+            Ok(picked) => picked,
+            Err(chosen) => return chosen,
+        };
+        let member = &pool.members[index];
+        if !pool.limited {
+            return Chosen::Member(index, why, member.endpoint.begin());
+        }
+        let limit = in_flight.unwrap_or(u32::MAX).min(member.state.limit());
+        if let Some(slot) = member.endpoint.try_begin(limit, &pool.queue) {
+            return Chosen::Member(index, why, slot);
+        }
+    }
+    Chosen::Full
+}
+
+fn pick_member<'a>(
+    request: &Request<'a>,
+    scratch: &mut Scratch,
+    key: Option<u64>,
+    in_flight: Option<u32>,
+    now: Tick,
+) -> Result<(usize, Why), Chosen<'a>> {
+    let worker = &*request.connection.worker;
+    let pool = &*request.split.pool;
+    let absences = worker.absences.borrow();
+    let Scratch { request: head, tried, holders, session, .. } = scratch;
+    let known = knowledge(request, head, (tried, holders), &absences, key, now);
+    let known = Knowledge { in_flight, ..known };
+    // A session wins over policy, weight and zone.
+    if let Some(index) = session.member(pool) {
+        match pick::may_keep(pool, index, known) {
+            Keep::Yes => return Ok((index, Why { reason: Because::Session, among: Among::All })),
+            Keep::Full if session.is_strict() => return Err(Chosen::Full),
+            // Only for now: the session stays where it is.
+            Keep::Full => session.leave_as_it_is(),
+            Keep::Gone if session.is_strict() => return Err(Chosen::SessionAway),
+            Keep::Gone => {}
+        }
+    } else if session.is_lost() && session.is_strict() {
+        return Err(Chosen::SessionAway);
+    }
+    let picked =
+        worker.with_policy(pool, |state| pick::pick(state, pool, known, &mut worker.rng.borrow_mut()));
+    match picked {
+        Picked::Member { index, why } => Ok((index, why)),
+        Picked::Full => Err(Chosen::Full),
+        Picked::Nobody => Err(Chosen::Nobody),
+    }
+}
+
+/// What is known of `request` for a pick.
+pub(super) fn knowledge<'k>(
+    request: &Request<'k>,
+    head: &RequestHead,
+    (tried, holders): (&'k [usize], &'k [u32]),
+    absences: &'k Absences,
+    key: Option<u64>,
+    now: Tick,
+) -> Knowledge<'k> {
+    Knowledge {
+        tried,
+        holders,
+        absences,
+        idle: Some(&request.connection.worker.idle),
+        scope: request.scope,
+        cautious: !head.method.is_idempotent()
+            && matches!(head.body, RequestBody::None | RequestBody::Length(0)),
+        key,
+        in_flight: request.split.pool.limits.in_flight,
+        now,
+    }
+}
+
+/// Hash of what the request is to stay with: what the pool's affinity names, else the visitor's address if the policy hashes.
+pub(super) fn key_of(
+    pool: &Pool,
+    (listener, peer): (&Listener, IpAddr),
+    head: &RequestHead,
+    wire: &[u8],
+) -> Option<u64> {
+    let kind = pool.keyed.as_ref().map_or(pool.policy, |(kind, _)| *kind);
+    let visitor = || headers::visitor(head, wire, listener, peer);
+    let value = match &pool.affinity {
+        Some(Affinity::Header(name)) => key::header(head, wire, name.as_bytes())?,
+        Some(Affinity::Query(name)) => key::query(head.query.map(|query| query.of(wire))?, name.as_bytes())?,
+        Some(Affinity::SourceIp { ipv4_prefix, ipv6_prefix }) => {
+            return Some(kind.key_of(&key::source_ip(visitor(), *ipv4_prefix, *ipv6_prefix)));
+        }
+        Some(Affinity::Cookie(_)) | None => match pool.balance {
+            Balance::Maglev | Balance::RingHash => {
+                return Some(kind.key_of(&key::source_ip(visitor(), 32, 64)));
+            }
+            Balance::RoundRobin | Balance::Random | Balance::LeastRequest | Balance::PeakEwma => return None,
+        },
+    };
+    Some(kind.key_of(value))
+}
+
+/// Most requests in flight at one member by the newest configuration: those who wait, wait for room there is now.
+fn newest_limit(request: &Request<'_>) -> Option<u32> {
+    let pool = &*request.split.pool;
+    let newest = request.connection.worker.snapshot();
+    let newest = newest.pools.iter().find(|newest| Arc::ptr_eq(&newest.queue, &pool.queue));
+    newest.map_or(pool.limits.in_flight, |newest| newest.limits.in_flight)
+}
+
+/// Waits until the pool has room for us.
+#[expect(clippy::too_many_arguments, reason = "it stands for an attempt, and works on the same things")]
+async fn wait_in_line<'a>(
+    request: &Request<'a>,
+    body: &Body,
+    stream: &mut TcpStream,
+    buffer: &mut Buffer,
+    scratch: &mut Scratch,
+    key: Option<u64>,
+    deadline: Option<Instant>,
+    mut watch: Watch<'_>,
+) -> Result<(usize, Why, InFlight<'a>), Stop> {
+    let pool: &'a Pool = &request.split.pool;
+    let stats = pool.stats.of(request.connection.worker.id);
+    let limits = pool.limits.queue;
+    let bound = scratch.session.member(pool).filter(|_| scratch.session.is_strict());
+    let bound = bound.map(|index| pool.members[index].endpoint.number);
+    let Some(ticket) = pool.queue.join(limits.size, bound) else {
+        stats.overflowed.inc();
+        return Err(Stop::Refused(Refusal::Overloaded, "queue full"));
+    };
+    stats.queued.inc();
+    let end = Instant::now() + limits.timeout;
+    let end = deadline.map_or(end, |deadline| deadline.min(end));
+    loop {
+        let mut bell = pin!(ticket.bell().notified());
+        bell.as_mut().enable();
+        if ticket.is_first() {
+            match look(request, scratch, key, newest_limit(request), clock::now()) {
+                Chosen::Member(index, why, slot) => return Ok((index, why, slot)),
+                Chosen::Full => ticket.pass_on(),
+                Chosen::Nobody => return Err(Stop::Refused(Refusal::NoEndpoint, "gone while it waited")),
+                Chosen::SessionAway => return Err(Stop::Refused(Refusal::SessionAway, "")),
+            }
+        }
+        let now = Instant::now();
+        if now >= end {
+            stats.overflowed.inc();
+            return Err(Stop::Refused(Refusal::Overloaded, "queue timeout"));
+        }
+        let (mut from_visitor, _) = stream.split();
+        let gone = until(
+            Some(end.min(now + LOOK_AGAIN)),
+            poll_fn(|cx| {
+                // A visitor who is still sending is watched by the upload later.
+                if body.upload.is_none() && watch.poll(cx, &mut from_visitor, buffer).is_ready() {
+                    return Poll::Ready(true);
+                }
+                bell.as_mut().poll(cx).map(|()| false)
+            }),
+        )
+        .await;
+        if gone == Ok(true) {
+            return Err(Stop::VisitorGone);
+        }
+    }
+}
+
+/// Draws on the pool's retry budget.
+pub(super) fn may_retry(request: &Request<'_>) -> bool {
+    let (worker, pool) = (&*request.connection.worker, &*request.split.pool);
+    let allowed = worker.with_policy(pool, |state| state.retries.withdraw(clock::now()));
+    if !allowed {
+        pool.stats.of(worker.id).budget_exhausted.inc();
+    }
+    allowed
+}
+
+async fn back_off(request: &Request<'_>, retry: u32, deadline: Option<Instant>) {
+    let rules = request.split.pool.retry.backoff;
+    let wait = {
+        let mut rng = request.connection.worker.rng.borrow_mut();
+        backoff(retry.saturating_sub(1), rules.base, rules.max, &mut rng)
+    };
+    if !wait.is_zero() {
+        let end = Instant::now() + wait;
+        let end = deadline.map_or(end, |deadline| deadline.min(end));
+        tokio::time::sleep_until(end.into()).await;
+    }
+}
+
+pub(super) fn count_pick(request: &Request<'_>, why: Why) {
+    let picks: &PickStats = &request.split.pool.stats.of(request.connection.worker.id).picks;
+    picks.by_reason[why.reason as usize][why.among as usize].inc();
+}
+
+/// What the visitor is told when every member has been tried or is out.
+///
+/// "No such tunnel" is only certain when every member said so; a dead frps may be the one that has it.
+fn out_of_members(
+    request: &Request<'_>,
+    scratch: &Scratch,
+    absent: usize,
+    broken: Option<(Refusal, &'static str)>,
+) -> Stop {
+    let members = request.split.pool.members.iter().filter(|member| member.weight > 0).count();
+    match broken {
+        _ if absent > 0 && (absent < members || !scratch.holders.is_empty()) => {
+            Stop::Refused(Refusal::TunnelAway, "")
+        }
+        _ if absent > 0 => Stop::Refused(Refusal::NoTunnel, ""),
+        Some((refusal, detail)) => Stop::Refused(refusal, detail),
+        None => Stop::Refused(Refusal::NoEndpoint, "every endpoint is down, unhealthy or weighs 0"),
+    }
+}

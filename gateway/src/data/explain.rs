@@ -1,0 +1,141 @@
+//! What would become of a request, and why: the request path's own steps, on the live state, without sending anything.
+//!
+//! The head goes through the data path's parser, router, key, session and [`pick`](super::pick); what is counted, waited for
+//! or learnt on the way is not. Runs on the control thread. What a worker alone knows is not seen: its remembered frps-404s,
+//! its idle connections, and whose turn it is there. So the pick is drawn from many dry runs: where all of them agree, the
+//! next request goes there.
+
+mod candidates;
+mod pool;
+mod score;
+pub mod view;
+
+use std::{net::IpAddr, sync::Arc};
+
+use lb_algos::{Rng, Tick};
+
+use self::view::{Ending, Explanation, RouteView};
+pub(crate) use self::{
+    candidates::{effective_weight, has_room, latency_ms, verdicts},
+    pool::word,
+};
+use super::http::View;
+use crate::{
+    error::Refusal,
+    http1::{Method, RequestHead},
+    snapshot::{Listener, Route, Snapshot, router::why::Verdict},
+};
+
+/// A request that is not made.
+#[derive(Debug)]
+pub struct Asked<'a> {
+    /// The state it would meet.
+    pub snapshot: &'a Snapshot,
+    /// Where it would come in.
+    pub listener: &'a Listener,
+    /// Its method, only to be shown.
+    pub method: &'a str,
+    /// Its URL, only to be shown.
+    pub url: &'a str,
+    /// Its head as it would be sent.
+    pub wire: &'a [u8],
+    /// Who would send it.
+    pub peer: IpAddr,
+    /// Now.
+    pub now: Tick,
+    /// For draws.
+    pub seed: u64,
+}
+
+/// Explains what would become of it.
+///
+/// Reads what workers write, writes nothing, takes no lock. O(routes + members × dry runs), at most some 100,000 looks at a
+/// member per pool of the route.
+#[must_use]
+pub fn explain(asked: &Asked<'_>) -> Explanation {
+    let mut told = Explanation {
+        generation: asked.snapshot.generation,
+        listener: asked.listener.name.to_string(),
+        method: asked.method.to_owned(),
+        url: asked.url.to_owned(),
+        from: asked.peer,
+        route: None,
+        pool: None,
+        ending: Ending::refused(Refusal::NoRoute, ""),
+        routes: Vec::new(),
+        pools: Vec::new(),
+    };
+    let mut head = RequestHead::default();
+    match head.parse(asked.wire, &asked.listener.head_limits) {
+        Ok(true) => {}
+        Ok(false) => {
+            told.ending = Ending::refused(Refusal::BadRequest(400), "the head has no end");
+            return told;
+        }
+        Err(error) => {
+            told.ending = Ending::refused(Refusal::BadRequest(error.status()), error.label());
+            return told;
+        }
+    }
+    if head.method == Method::Connect {
+        told.ending = Ending::refused(Refusal::MethodRefused, "CONNECT");
+        return told;
+    }
+    let name = head.host_name.of(asked.wire);
+    let host = String::from_utf8_lossy(name.strip_suffix(b".").unwrap_or(name)).to_ascii_lowercase();
+    let found = judge(asked, &View { head: &head, wire: asked.wire, host: &host }, &mut told.routes);
+    if let Some(route) = found {
+        explain_pools(asked, &head, &host, &route, &mut told);
+    }
+    told
+}
+
+/// Judges all routes; the one that serves the request.
+fn judge(asked: &Asked<'_>, request: &View<'_>, told: &mut Vec<RouteView>) -> Option<Arc<Route>> {
+    let judged = asked.listener.router.judge(request);
+    told.extend(judged.iter().map(|one| RouteView {
+        route: one.route.name.to_string(),
+        verdict: one.verdict.label().to_owned(),
+        why: one.verdict.to_string(),
+        conditions: one.route.conditions(),
+    }));
+    let elsewhere = |route: &&Arc<Route>| !judged.iter().any(|one| Arc::ptr_eq(&one.route, route));
+    told.extend(asked.snapshot.routes.iter().filter(elsewhere).map(|route| RouteView {
+        route: route.name.to_string(),
+        verdict: "listener".to_owned(),
+        why: format!("not served on listener {}", asked.listener.name),
+        conditions: route.conditions(),
+    }));
+    judged.into_iter().find(|one| one.verdict == Verdict::Matched).map(|one| one.route)
+}
+
+fn explain_pools(
+    asked: &Asked<'_>,
+    head: &RequestHead,
+    host: &str,
+    route: &Arc<Route>,
+    told: &mut Explanation,
+) {
+    let mut rng = Rng::seeded(asked.seed);
+    told.route = Some(route.name.to_string());
+    let drawn = route.split(|below| rng.below(below));
+    for split in &route.splits {
+        let is_drawn = drawn.is_some_and(|drawn| std::ptr::eq(drawn, split));
+        let view = pool::explain(asked, head, host, &split.pool, &mut rng);
+        if is_drawn {
+            told.pool = Some(view.pool.clone());
+            told.ending = view.ending.clone();
+        }
+        let percent =
+            candidates::tidy(f64::from(split.weight) / f64::from(route.total_weight.max(1)) * 100.0);
+        told.pools.push(view::PoolView { weight: split.weight, percent, drawn: is_drawn, ..view });
+    }
+    if drawn.is_none() {
+        told.ending = Ending::refused(Refusal::NoEndpoint, "all pools of the route weigh 0");
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
