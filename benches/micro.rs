@@ -2,7 +2,10 @@
 //!
 //! `cargo bench -p frp-gateway-benches [FILTER]`. All cases take turns, fifteen times some 10 ms each; the least is the
 //! figure to compare (whatever else runs only adds), the median shows how quiet the machine was. Under `cargo test` each
-//! case runs once, as a check that it works.
+//! case runs once, as a check that it works. `--features peers` adds other balancers.
+
+#[cfg(feature = "peers")]
+mod peers;
 
 use std::hint::black_box;
 use std::io::{self, Write};
@@ -31,8 +34,12 @@ fn main() -> io::Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let measuring = args.iter().any(|arg| arg == "--bench");
     let filter = args.iter().find(|arg| !arg.starts_with('-')).map_or("", String::as_str);
-    let mut cases: Vec<Case> =
-        picks().chain(contended()).chain(heads()).filter(|case| case.name.contains(filter)).collect();
+    let mut cases: Vec<Case> = picks()
+        .chain(contended())
+        .chain(others())
+        .chain(heads())
+        .filter(|case| case.name.contains(filter))
+        .collect();
 
     let mut out = io::stdout().lock();
     if !measuring {
@@ -104,7 +111,7 @@ fn contended() -> impl Iterator<Item = Case> {
     [PolicyKind::LeastRequest, PolicyKind::PeakEwma, PolicyKind::Maglev { bound: Some(125) }]
         .into_iter()
         .flat_map(|kind| {
-            [(30, 1), (30, 2), (300, 1), (300, 2)].into_iter().map(move |(size, threads)| {
+            FLEETS.into_iter().flat_map(|size| [(size, 1), (size, 2)]).map(move |(size, threads)| {
                 let (fleet, prepared) = (Endpoints::new(size), prepared(kind, size));
                 let mut workers: Vec<(AnyPolicy, Rng)> =
                     (0..threads).map(|seed| (built(kind, &fleet, &prepared), Rng::seeded(seed))).collect();
@@ -136,6 +143,16 @@ fn contended() -> impl Iterator<Item = Case> {
                 )
             })
         })
+}
+
+#[cfg(feature = "peers")]
+fn others() -> impl Iterator<Item = Case> {
+    peers::cases()
+}
+
+#[cfg(not(feature = "peers"))]
+fn others() -> impl Iterator<Item = Case> {
+    std::iter::empty()
 }
 
 fn name(kind: PolicyKind) -> &'static str {

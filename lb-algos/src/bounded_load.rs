@@ -4,6 +4,7 @@ use crate::{
     Ask, Fleet, Reason,
     candidate::stake,
     hash::{mix, reduce},
+    trust::is_trusted,
 };
 
 /// Most that one endpoint may have in flight, relative to all.
@@ -43,6 +44,7 @@ impl Bound {
 pub(crate) struct Walk {
     key: u64,
     percent: Option<u32>,
+    dice: u32,
     /// Summed when first needed: an idle endpoint is within any bound.
     bound: Option<Bound>,
     /// An endpoint would have taken the key, but for its load.
@@ -51,7 +53,8 @@ pub(crate) struct Walk {
 
 impl Walk {
     pub(crate) fn new(key: u64, percent: Option<u32>) -> Self {
-        Self { key, percent, bound: None, spilled: false }
+        let dice = u32::try_from(mix(key, u64::MAX) >> 32).unwrap_or(u32::MAX);
+        Self { key, percent, dice, bound: None, spilled: false }
     }
 
     /// Why the endpoint that took the key did.
@@ -69,6 +72,10 @@ impl Walk {
     pub(crate) fn takes<F: Fleet + ?Sized>(&mut self, fleet: &F, index: usize, built: u32) -> bool {
         let Some(weight) = stake(fleet, index) else { return false };
         if weight < built && reduce(mix(self.key, index as u64), u64::from(built)) >= u64::from(weight) {
+            return false;
+        }
+        // Whoever fails fast is idle: it keeps its own keys, but gets nobody else's.
+        if self.spilled && !is_trusted(fleet, index, self.dice) {
             return false;
         }
         let within = self.within_bound(fleet, index, weight);

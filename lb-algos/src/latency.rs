@@ -1,23 +1,28 @@
 //! What is known of an endpoint's latency.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
 
 use crate::Tick;
 
-/// What a failure costs at least: far above what a good answer takes, so that failing fast never looks like being fast.
-const LEAST_PENALTY: Duration = Duration::from_secs(1);
+/// What a failure costs: far above what a good answer takes, so that failing fast never looks like being fast.
+const FAILURE_COSTS: u64 = 1_000_000_000;
 
-/// What a failure costs at most, unless it took longer itself. Bounds how long a member that works again is mistrusted.
-const MOST_PENALTY: Duration = Duration::from_secs(60);
+/// Successes make the share of failures fade so many times faster than a latency: once answers are good again, the past
+/// says little.
+const FAILURES_FADE_FASTER: u32 = 4;
 
-/// A penalty fades so many times faster than a latency: once answers are good again, the past says little.
-const PENALTY_FADES_FASTER: u32 = 4;
+/// All, as a share.
+const ALL: u64 = 1 << 32;
 
-/// What is left of a penalty and below this is forgotten.
-const FORGOTTEN: u64 = 1_000_000;
+/// A first failure counts for at least 2 % of what is known, the second in a row for 4 %, and so on up to a half: one
+/// error in a hundred, as most applications have, moves hardly anything; six in a row say all.
+const FIRST_FAILURE: u64 = ALL / 50;
+
+/// What is left of a share of failures and below this is forgotten.
+const FORGOTTEN: u64 = ALL / 1000;
 
 /// Nanoseconds by which an estimate moves at least, unless a millisecond has passed.
 const GATHERED: u64 = 1000;
@@ -26,8 +31,9 @@ const GATHERED: u64 = 1000;
 ///
 /// - A success that took longer than the estimate replaces it. One that took less moves it by 1 − e^(−dt / decay), dt being
 ///   the time since it last moved: so what counts is how long things have been better, not by how many answers.
-/// - A failure leaves that alone and sets a penalty beside it: twice the penalty so far, at least 1 s, at most 60 s, never
-///   less than the failure took. Successes let it fade the same way, four times as fast. The estimate is the greater of both.
+/// - A failure leaves that alone, unless it took longer, and raises the share of failures beside it: by 1 − e^(−dt / decay),
+///   but by at least 2 %, 4 %, 8 % … of the rest for the first, second, third in a row. Successes let it fade four times as
+///   fast. The estimate is latency + share × 1 s: what a request is expected to cost when a failure costs 1 s.
 /// - Nothing fades by itself: silence is no evidence. [`Latency::claim_probe`] lets a request through to get some.
 ///
 /// Shared by threads; every method is wait-free: a few relaxed atomics, no loop. When two samples move the estimate down at
@@ -38,7 +44,9 @@ const GATHERED: u64 = 1000;
 #[derive(Debug, Default)]
 pub struct Latency {
     took: Peak,
-    penalty: Peak,
+    /// Share of failures, of [`ALL`].
+    failing: Peak,
+    failures_in_row: AtomicU32,
     /// Tick of the last claim.
     claimed: AtomicU64,
     /// Tick until which it asked to be left alone.
@@ -55,21 +63,39 @@ impl Latency {
     /// A success took this long. `decay`: time in which the past fades to 1/e; zero = at once.
     pub fn observe(&self, took: Duration, now: Tick, decay: Duration) {
         self.took.observe(nanos(took).max(1), now, decay);
-        if self.penalty.value.load(Relaxed) > 0 {
-            self.penalty.observe(0, now, decay / PENALTY_FADES_FASTER);
-            let left = self.penalty.value.load(Relaxed);
+        if self.failing.value.load(Relaxed) > 0 {
+            self.failures_in_row.store(0, Relaxed);
+            self.failing.observe(0, now, decay / FAILURES_FADE_FASTER);
+            let left = self.failing.value.load(Relaxed);
             if left < FORGOTTEN {
                 // A failure may have come in between: then it stays.
-                swap(&self.penalty.value, left, 0);
+                swap(&self.failing.value, left, 0);
             }
         }
     }
 
     /// A failure came after this long.
-    pub fn fail(&self, took: Duration, now: Tick, _decay: Duration) {
-        let most = nanos(MOST_PENALTY);
-        let twice = self.penalty.value.load(Relaxed).saturating_mul(2).min(most);
-        self.penalty.raise(twice.max(nanos(took)).max(nanos(LEAST_PENALTY)), now);
+    pub fn fail(&self, took: Duration, now: Tick, decay: Duration) {
+        let known = self.took.value.load(Relaxed);
+        if known > 0 && nanos(took) > known {
+            self.took.raise(nanos(took), now);
+        }
+        let in_row = self.failures_in_row.fetch_add(1, Relaxed).min(16);
+        let least = (FIRST_FAILURE << in_row).min(ALL / 2);
+        let share = self.failing.value.load(Relaxed).min(ALL);
+        // Since anything was heard: what was fine until now doesn't fail altogether because one request did.
+        let heard = self.failing.moved.load(Relaxed).max(self.took.moved.load(Relaxed));
+        let passed = now.since(Tick::from_nanos(heard));
+        let part = glide(ALL, passed, decay).max(least);
+        // `part` of the rest. Both at most 2³², so the product fits.
+        let more = (ALL - share).saturating_mul(part) >> 32;
+        self.failing.raise((share + more).min(ALL), now);
+    }
+
+    /// Share of failures of late, of 2³² − 1. 0 when all is well.
+    #[must_use]
+    pub fn failing(&self) -> u32 {
+        u32::try_from(self.failing.value.load(Relaxed)).unwrap_or(u32::MAX)
     }
 
     /// What a request is expected to take, or to cost if it fails; `None` = nothing was ever heard.
@@ -83,7 +109,8 @@ impl Latency {
 
     /// As [`Latency::estimate`], 0 = `None`.
     pub(crate) fn nanos(&self) -> u64 {
-        self.took.value.load(Relaxed).max(self.penalty.value.load(Relaxed))
+        let cost = (u64::from(self.failing()).saturating_mul(FAILURE_COSTS)) >> 32;
+        self.took.value.load(Relaxed).saturating_add(cost)
     }
 
     /// Whether the caller is to find out how it does: nothing was heard of it for `every`, and nobody else was told so for
@@ -102,7 +129,7 @@ impl Latency {
             return false;
         }
         // Samples from the future don't count: the claim's own mark holds the rate.
-        let heard = [&self.took.moved, &self.penalty.moved].into_iter().filter_map(ago).min();
+        let heard = [&self.took.moved, &self.failing.moved].into_iter().filter_map(ago).min();
         let due = heard.is_none_or(|heard| heard >= every)
             && (claimed == 0 || now.since(Tick::from_nanos(claimed)) >= every)
             && claimed != now.as_nanos();
@@ -235,25 +262,56 @@ mod tests {
     }
 
     #[test]
-    fn a_fast_failure_is_dear_and_each_one_dearer_up_to_a_minute() {
+    fn failures_in_a_row_weigh_more_and_more_however_fast_they_come() {
         let latency = heard(&[(0, 50)]);
-        let estimates: Vec<u64> = (1..=9)
+        let millis: Vec<u128> = (1..=8)
             .map(|now| {
                 latency.fail(ms(1), at(now), DECAY);
-                latency.estimate(at(now)).unwrap().as_secs()
+                latency.estimate(at(now)).unwrap().as_millis()
             })
             .collect();
-        assert_eq!(estimates, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+        let bounds = [60..80, 95..120, 150..200, 270..350, 450..600, 700..850, 850..950, 930..1051];
+        for (at, (millis, bound)) in millis.iter().zip(bounds).enumerate() {
+            assert!(bound.contains(millis), "after {} failures: {millis} ms, not in {bound:?}", at + 1);
+        }
         latency.fail(ms(90_000), at(10), DECAY);
-        assert_eq!(latency.estimate(at(10)), Some(ms(90_000)), "a failure costs at least the time it took");
+        assert!(latency.estimate(at(10)).unwrap() > ms(90_000), "a failure shows how long it took");
     }
 
     #[test]
-    fn five_good_probes_make_up_for_a_minute_of_penalty() {
+    fn one_failure_in_a_hundred_hardly_matters() {
+        let latency = heard(&[(0, 50)]);
+        let (mut worst, mut sum) = (0.0_f64, 0.0);
+        for request in 1..=1000_u64 {
+            let now = at(request * 50);
+            if request % 100 == 0 {
+                latency.fail(ms(50), now, DECAY)
+            } else {
+                latency.observe(ms(50), now, DECAY)
+            }
+            let cost = latency.estimate(now).unwrap().as_secs_f64() * 1e3;
+            (worst, sum) = (worst.max(cost), sum + cost);
+        }
+        assert!(worst < 85.0 && sum / 1000.0 < 54.0, "worst {worst} ms, mean {} ms", sum / 1000.0);
+    }
+
+    #[test]
+    fn three_good_probes_make_up_for_any_number_of_failures() {
         let latency = heard(&[(0, 50)]);
         (0..20).for_each(|_| latency.fail(ms(1), at(0), DECAY));
-        (1..=5).for_each(|probe| latency.observe(ms(50), at(probe * 1000), DECAY));
-        assert_eq!(latency.estimate(at(5000)), Some(ms(50)));
+        assert!(latency.failing() > u32::MAX / 10 * 9, "{}", latency.failing());
+        (1..=3).for_each(|probe| latency.observe(ms(50), at(probe * 1000), DECAY));
+        let estimate = latency.estimate(at(3000)).unwrap();
+        assert!(estimate < ms(60), "{estimate:?}");
+        (4..=5).for_each(|probe| latency.observe(ms(50), at(probe * 1000), DECAY));
+        assert_eq!((latency.failing(), latency.estimate(at(5000))), (0, Some(ms(50))));
+    }
+
+    #[test]
+    fn who_has_only_failed_is_known_to_be_dear() {
+        let latency = Latency::new();
+        latency.fail(ms(1), at(1_000_000), DECAY);
+        assert!(latency.estimate(at(1_000_000)).unwrap() > ms(900), "{:?}", latency.estimate(at(0)));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use crate::{
     Ask, Fleet, Pick, Policy, Reason, Rng,
     candidate::stake,
+    trust::{Prober, Trusted},
     weighted::{Lot, Table},
 };
 
@@ -24,6 +25,9 @@ const SCAN_UP_TO: usize = 16;
 /// - The two are drawn without replacement and by weight. If 8 draws find no (second) eligible one, all are compared.
 /// - Cost: up to 16 endpoints O(n); above, O(1) while most of the weight is eligible, else O(n). No allocation in `pick`;
 ///   `rebuild` is O(n), 16 bytes per endpoint.
+/// - Failing fast keeps an endpoint idle, and must not attract requests: who fails a share of its requests of late
+///   ([`Latency::failing`](crate::Latency::failing)) is left out of that share of picks while there is anybody else; a probe a
+///   second finds out when it is well again.
 /// - `None` only when no eligible endpoint has weight > 0.
 /// - In-flight counts are read live. Weights are too, but the draws use those of the last `rebuild`.
 ///
@@ -32,6 +36,7 @@ const SCAN_UP_TO: usize = 16;
 pub struct LeastRequest {
     /// Empty for fleets that are scanned.
     table: Table,
+    prober: Prober,
 }
 
 impl LeastRequest {
@@ -43,8 +48,13 @@ impl LeastRequest {
 }
 
 impl Policy for LeastRequest {
-    fn pick<F: Fleet + ?Sized>(&mut self, fleet: &F, _ask: Ask, rng: &mut Rng) -> Option<Pick> {
-        self.least(fleet, rng).map(|index| Reason::LeastLoaded.of(index))
+    fn pick<F: Fleet + ?Sized>(&mut self, fleet: &F, ask: Ask, rng: &mut Rng) -> Option<Pick> {
+        if let Some(index) = self.prober.due(fleet, ask, |latency| latency.failing() > 0) {
+            return Some(Reason::Probe.of(index));
+        }
+        let trusted = Trusted { fleet, dice: rng.below(u32::MAX) };
+        let least = self.least(&trusted, rng).or_else(|| self.least(fleet, rng));
+        least.map(|index| Reason::LeastLoaded.of(index))
     }
 
     fn rebuild<F: Fleet + ?Sized>(&mut self, fleet: &F) {

@@ -73,6 +73,7 @@ mod ring_hash;
 mod rng;
 mod round_robin;
 mod tick;
+mod trust;
 mod turns;
 mod weighted;
 

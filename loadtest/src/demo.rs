@@ -19,7 +19,7 @@
 //! | `/healthz` | 200, or 503 after [`DemoApp::set_healthy`]`(false)` |
 //! | `/count` | requests so far, this one included |
 //!
-//! Anything else is the app's own 404.
+//! Anything else is the app's own 404. How to have it slow or failing while it runs: [`DemoApp::start_steered`].
 
 use std::{
     convert::Infallible,
@@ -29,7 +29,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll},
     thread::{self, JoinHandle},
@@ -59,6 +59,10 @@ use tokio_tungstenite::{
 
 use crate::lab::{LabError, Version};
 
+use behaviour::Behaviour;
+
+mod behaviour;
+
 /// The page of frps 0.61 to 0.71 for an unknown host and for every failed tunnel; `frp-lab/build` takes it out of frps.
 /// Empty when that has not run.
 #[must_use]
@@ -77,6 +81,7 @@ type Answer = Response<BoxBody<Bytes, io::Error>>;
 #[derive(Debug)]
 pub struct DemoApp {
     address: SocketAddr,
+    control: Option<SocketAddr>,
     state: Arc<State>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -86,10 +91,7 @@ pub struct DemoApp {
 struct State {
     name: HeaderValue,
     requests: AtomicU64,
-    delay_ms: AtomicU64,
-    healthy: AtomicBool,
-    /// Status with which everything is answered at once; 0 = nothing is.
-    failing: AtomicU16,
+    behaviour: Arc<Behaviour>,
 }
 
 impl DemoApp {
@@ -106,16 +108,38 @@ impl DemoApp {
     /// # Errors
     /// When the address is taken, or `name` can't be a header value.
     pub fn start_on(address: SocketAddr, name: &str) -> Result<Self, LabError> {
+        Self::start_steered(address, name, None)
+    }
+
+    /// Like [`start_on`](Self::start_on); `control` is one more address, on which it is told how to misbehave:
+    /// `POST /delay?ms=500&jitter=5`, `/fail?percent=100&status=500&ms=1`, `/healthy?yes=0`.
+    ///
+    /// # Errors
+    /// When an address is taken, `control` isn't loopback, or `name` can't be a header value.
+    pub fn start_steered(
+        address: SocketAddr,
+        name: &str,
+        control: Option<SocketAddr>,
+    ) -> Result<Self, LabError> {
         let what = || format!("start demo app {name} on {address}");
-        let listener = TcpListener::bind(address).map_err(LabError::io(what()))?;
-        listener.set_nonblocking(true).map_err(LabError::io(what()))?;
+        let bind = |address: SocketAddr| {
+            let listener = TcpListener::bind(address).map_err(LabError::io(what()))?;
+            listener.set_nonblocking(true).map_err(LabError::io(what()))?;
+            Ok(listener)
+        };
+        if control.is_some_and(|control| !control.ip().is_loopback()) {
+            let why = io::Error::new(io::ErrorKind::InvalidInput, "the control address must be loopback");
+            return Err(LabError::io(what())(why));
+        }
+        let listener = bind(address)?;
+        let control = control.map(bind).transpose()?;
         let address = listener.local_addr().map_err(LabError::io(what()))?;
+        let control_address =
+            control.as_ref().map(TcpListener::local_addr).transpose().map_err(LabError::io(what()))?;
         let state = Arc::new(State {
             name: HeaderValue::from_str(name).map_err(LabError::http(what()))?,
             requests: AtomicU64::new(0),
-            delay_ms: AtomicU64::new(0),
-            healthy: AtomicBool::new(true),
-            failing: AtomicU16::new(0),
+            behaviour: Arc::default(),
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(LabError::io(what()))?;
@@ -124,19 +148,28 @@ impl DemoApp {
         let thread = thread::spawn(move || {
             // Dropping the runtime afterwards closes every connection.
             runtime.block_on(async {
+                if let Some(control) = control {
+                    tokio::spawn(behaviour::control(control, Arc::clone(&served.behaviour)));
+                }
                 tokio::select! {
                     () = accept(listener, served) => {}
                     _ = stopped => {}
                 }
             });
         });
-        Ok(Self { address, state, stop: Some(stop), thread: Some(thread) })
+        Ok(Self { address, control: control_address, state, stop: Some(stop), thread: Some(thread) })
     }
 
     /// Where it listens.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it is told how to misbehave, if anywhere.
+    #[must_use]
+    pub fn control_addr(&self) -> Option<SocketAddr> {
+        self.control
     }
 
     /// Requests so far.
@@ -147,17 +180,18 @@ impl DemoApp {
 
     /// Every answer from now on comes so much later.
     pub fn set_delay(&self, delay: Duration) {
-        self.state.delay_ms.store(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX), Relaxed);
+        let milliseconds = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+        self.state.behaviour.delay_ms.store(milliseconds, Relaxed);
     }
 
     /// What `/healthz` says from now on.
     pub fn set_healthy(&self, healthy: bool) {
-        self.state.healthy.store(healthy, Relaxed);
+        self.state.behaviour.healthy.store(healthy, Relaxed);
     }
 
     /// From now on everything is answered with this status, without delay; `None` = as usual.
     pub fn set_failing(&self, status: Option<u16>) {
-        self.state.failing.store(status.unwrap_or(0), Relaxed);
+        self.state.behaviour.set_failing(status);
     }
 
     /// Ends it: the port refuses connections when this returns.
@@ -205,14 +239,14 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
 /// An error closes the connection without an answer.
 async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Answer, io::Error> {
     let number = state.requests.fetch_add(1, Relaxed) + 1;
-    if let status @ 200..=599 = state.failing.load(Relaxed) {
+    let (delay, failure) = state.behaviour.of(number);
+    if !delay.is_zero() {
+        sleep(delay).await;
+    }
+    if let Some(status) = failure {
         let mut response = text(status, "as told\n".into());
         response.headers_mut().insert(X_APP, state.name.clone());
         return Ok(response);
-    }
-    let delay = state.delay_ms.load(Relaxed);
-    if delay > 0 {
-        sleep(Duration::from_millis(delay)).await;
     }
     let name = state.name.to_str().unwrap_or("?").to_owned();
     let path = request.uri().path().to_owned();
@@ -247,7 +281,7 @@ async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Answer,
             "/sse" => events(parameter(&query, "n", 5), parameter(&query, "ms", 10)),
             "/trailers" => trailers(&name),
             "/ws" => websocket(request),
-            "/healthz" if state.healthy.load(Relaxed) => text(200, "ok\n".into()),
+            "/healthz" if state.behaviour.healthy.load(Relaxed) => text(200, "ok\n".into()),
             "/healthz" => text(503, "unhealthy\n".into()),
             "/count" => text(200, format!("{number}\n")),
             _ => text(404, format!("{name} has no {path}\n")),

@@ -1,12 +1,19 @@
 //! The demo application does what its table of paths says.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use frp_gateway_loadtest::{
     demo::{DemoApp, frps_404},
     http::{self, Connection},
 };
 use futures_util::{SinkExt, StreamExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 use tokio_tungstenite::tungstenite::Message;
 
 #[tokio::test]
@@ -31,6 +38,33 @@ async fn every_answer_names_the_app() {
         );
     }
     assert_eq!(app.requests(), 9);
+}
+
+#[tokio::test]
+async fn the_control_port_steers_it_and_is_loopback_only() {
+    let any = |host: [u8; 4]| SocketAddr::from((host, 0));
+    let app = DemoApp::start_steered(any([127, 0, 0, 1]), "shop", Some(any([127, 0, 0, 1]))).unwrap();
+    let control = app.control_addr().expect("asked for");
+    let tell = async |path: &str| {
+        let request = format!("POST {path} HTTP/1.1\r\nHost: control\r\nConnection: close\r\n\r\n");
+        let mut stream = TcpStream::connect(control).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer.split(' ').nth(1).map(str::to_owned).expect("a status")
+    };
+    assert_eq!(tell("/fail?percent=100&status=502&ms=1").await, "204");
+    assert_eq!(http::get(app.addr(), "app.test", "/").await.unwrap().status, 502);
+    assert_eq!(http::get(app.addr(), "app.test", "/healthz").await.unwrap().status, 502, "health fails, too");
+    assert_eq!(tell("/fail?percent=0").await, "204");
+    assert_eq!(tell("/delay?ms=30&jitter=5").await, "204");
+    let begun = Instant::now();
+    assert_eq!(http::get(app.addr(), "app.test", "/").await.unwrap().status, 200);
+    assert!(begun.elapsed() >= Duration::from_millis(25), "{:?}", begun.elapsed());
+    assert_eq!(tell("/nothing").await, "400");
+    let reply = http::get(app.addr(), "app.test", "/fail?percent=100").await.unwrap();
+    assert_eq!(reply.status, 404, "the application's own port doesn't steer it");
+    assert!(DemoApp::start_steered(any([127, 0, 0, 1]), "shop", Some(any([0, 0, 0, 0]))).is_err());
 }
 
 #[tokio::test]

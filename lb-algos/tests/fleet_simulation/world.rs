@@ -7,7 +7,7 @@ use std::{
 };
 
 use lb_algos::{
-    AdaptiveLimit, AnyPolicy, Ask, Fleet, Pick, Place, PolicyKind, Prepared, RetryBudget, Rng, Tick,
+    AdaptiveLimit, AnyPolicy, Ask, Fleet, Pick, Place, PolicyKind, Prepared, Reason, RetryBudget, Rng, Tick,
     backoff::backoff,
     outlier::{Change, Sample, judge},
 };
@@ -254,12 +254,17 @@ impl World {
                 let somebody = (0..view.len()).find(|&index| view.may_be_picked(index));
                 assert_eq!(somebody, None, "{}: no pick, but it was eligible: {view:?}", place());
             }
-            Some(Pick { index, .. }) => {
+            Some(Pick { index, reason }) => {
                 assert!(view.may_be_picked(index), "{}: picked {index} of {view:?}", place());
-                if self.setup.kind == PolicyKind::LeastRequest && view.len() <= 16 {
+                if self.setup.kind == PolicyKind::LeastRequest && reason != Reason::Probe && view.len() <= 16
+                {
                     let load = |index| (u64::from(view.in_flight(index)), u64::from(view.weight(index)));
                     let (own, weight) = load(index);
-                    let idler = (0..view.len()).filter(|&other| view.may_be_picked(other)).find(|&other| {
+                    // Who failed lately is idle because of it.
+                    let fine =
+                        |other: usize| view.latency(other).is_none_or(|latency| latency.failing() == 0);
+                    let all = (0..view.len()).filter(|&other| view.may_be_picked(other) && fine(other));
+                    let idler = all.into_iter().find(|&other| {
                         let (theirs, their_weight) = load(other);
                         theirs * weight < own * their_weight
                     });

@@ -59,6 +59,14 @@ impl Behaviour {
         (Duration::from_micros(micros.saturating_sub(1_000 * jitter)), None)
     }
 
+    /// Everything fails at once with this status; `None` = nothing does.
+    pub(super) fn set_failing(&self, status: Option<u16>) {
+        let status = status.filter(|status| (200..=599).contains(status));
+        self.fail_status.store(status.unwrap_or(500).into(), Relaxed);
+        self.fail_ms.store(0, Relaxed);
+        self.fail_percent.store(if status.is_some() { 100 } else { 0 }, Relaxed);
+    }
+
     fn set(&self, path: &str, query: &str) -> Option<()> {
         match path {
             "/delay" => {
@@ -129,8 +137,14 @@ mod tests {
         behaviour.set("/delay", "ms=50&jitter=5").expect("a known path");
         let delays: Vec<Duration> = (0..1_000).map(|number| behaviour.of(number).0).collect();
         let (least, most) = (delays.iter().min().unwrap(), delays.iter().max().unwrap());
-        assert!(*least >= Duration::from_millis(45) && *most <= Duration::from_millis(55), "{least:?} to {most:?}");
-        assert!(*least < Duration::from_millis(46) && *most > Duration::from_millis(54), "{least:?} to {most:?}");
+        assert!(
+            *least >= Duration::from_millis(45) && *most <= Duration::from_millis(55),
+            "{least:?} to {most:?}"
+        );
+        assert!(
+            *least < Duration::from_millis(46) && *most > Duration::from_millis(54),
+            "{least:?} to {most:?}"
+        );
     }
 
     #[test]
