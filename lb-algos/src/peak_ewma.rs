@@ -1,5 +1,7 @@
 //! Least expected latency × load.
 
+use std::time::Duration;
+
 use crate::{
     Ask, Fleet, Latency, Pick, Policy, Reason, Rng,
     candidate::stake,
@@ -18,7 +20,7 @@ const EQUAL_UP_TO: f64 = 1.25;
 
 /// Picks the endpoint that promises the earliest answer: latency × load, of all, or of two drawn in fleets over 16.
 ///
-/// cost = estimate × (in-flight / weight + 1 / mean weight): with equal weights estimate × (in-flight + 1). The request
+/// cost = (estimate + 5 ms) × (in-flight / weight + 1 / mean weight): with equal weights × (in-flight + 1). The request
 /// itself counts the same for all, so that weights hold in an idle fleet, too; × 1 / weight would send everything to the
 /// heaviest. Estimates are those of [`Latency`], which all workers share.
 ///
@@ -48,6 +50,10 @@ pub struct PeakEwma {
 }
 
 impl PeakEwma {
+    /// Added to every estimate: differences well below it are nobody's concern, and between endpoints that answer in a
+    /// millisecond, one new connection or one hiccup would otherwise decide who gets everything.
+    pub const INDIFFERENT: Duration = Duration::from_millis(5);
+
     /// Knows no endpoints yet.
     #[must_use]
     pub fn new() -> Self {
@@ -131,7 +137,8 @@ impl Candidate {
 
     /// `share`: 1 / mean weight. Costs are only compared within one pick, all known or none.
     fn cost(&self, share: f64) -> f64 {
-        self.nanos.max(1) as f64 * (f64::from(self.in_flight) / f64::from(self.weight) + share)
+        let latency = self.nanos as f64 + PeakEwma::INDIFFERENT.as_nanos() as f64;
+        latency * (f64::from(self.in_flight) / f64::from(self.weight) + share)
     }
 }
 

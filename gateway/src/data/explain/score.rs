@@ -1,6 +1,6 @@
 //! What the policy compares.
 
-use lb_algos::{AnyPolicy, Ask, Fleet, PolicyKind, Prepared, Rng, Tick};
+use lb_algos::{AnyPolicy, Ask, Fleet, PeakEwma, PolicyKind, Prepared, Rng, Tick};
 
 use super::{candidates::tidy, view::Candidate};
 use crate::snapshot::Pool;
@@ -25,13 +25,13 @@ pub(super) fn score(
             Some("in flight ÷ weight".to_owned())
         }
         PolicyKind::PeakEwma => {
-            let part = mean_weight(all);
+            let (part, indifferent) = (mean_weight(all), PeakEwma::INDIFFERENT.as_secs_f64() * 1e3);
             for one in all.iter_mut().filter(|one| one.effective_weight > 0.0) {
                 let load = f64::from(one.in_flight) / one.effective_weight + 1.0 / part;
-                one.score = one.latency_ms.map(|latency| tidy(latency * load));
+                one.score = one.latency_ms.map(|latency| tidy((latency + indifferent) * load));
             }
             Some(
-                "latency × (in flight ÷ weight + 1 ÷ mean weight), ms; within 25 % of the least is equal"
+                "(latency + 5 ms) × (in flight ÷ weight + 1 ÷ mean weight); within 25 % of the least is equal"
                     .to_owned(),
             )
         }

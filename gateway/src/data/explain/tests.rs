@@ -124,7 +124,11 @@ fn the_least_loaded_and_the_cheapest_are_told_with_their_scores() {
     let _guards: Vec<_> = (0..3).map(|_| world.member("c").endpoint.begin()).collect();
     let told = world.get("/", "");
     let scores: Vec<_> = told.pools[0].candidates.iter().filter_map(|one| one.score).collect();
-    assert_eq!(scores, [80.0, 50.0, 80.0, 50.0, 50.0], "latency × (in flight + 1), as weights are equal");
+    assert_eq!(
+        scores,
+        [85.0, 55.0, 100.0, 55.0, 55.0],
+        "(latency + 5 ms) × (in flight + 1), as weights are equal"
+    );
     let (endpoint, reason, _, certain) = picked(&told);
     assert!(["b", "d", "e"].contains(&endpoint) && reason == "cheapest" && !certain, "{told:#?}");
 }
