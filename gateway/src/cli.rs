@@ -63,7 +63,7 @@ enum Command {
     ///
     /// Ends with 0 when an endpoint would get the request, 1 when none would, 2 when there is no answer.
     Explain {
-        /// What is asked for: http://host[:port]/path
+        /// What is asked for: `http://HOST:PORT/PATH`
         url: String,
         /// A header that goes with it; may be repeated.
         #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = header)]

@@ -173,8 +173,10 @@ pub fn pick(state: &mut PolicyState, pool: &Pool, known: Knowledge<'_>, rng: &mu
     };
     for step in steps.into_iter().flatten() {
         let mut view = View { pool, step, known: Some(known), nothing_absent, for_session: false };
-        for _look in 0..if pool.tiered { 2 } else { 0 } {
-            let Some(tier) = state.outlook.draw(rng) else { break };
+        for look in 0..if pool.tiered { 3 } else { 0 } {
+            // At last the other zone, before those who stand by.
+            let tier = if look < 2 { state.outlook.draw(rng) } else { state.outlook.level() };
+            let Some(tier) = tier else { break };
             view.step.tier = Some(tier);
             if let Some(pick) = policy.pick(&view, ask, rng) {
                 let among = if panic { Among::Panic } else { tier.among() };

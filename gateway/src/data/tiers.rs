@@ -95,6 +95,12 @@ impl Outlook {
         self.panic
     }
 
+    /// The lowest priority that has somebody, in all zones.
+    #[must_use]
+    pub fn level(&self) -> Option<Tier> {
+        Some(Tier { priority: self.priority?, local: None })
+    }
+
     /// Draws the tier for one request; `None` when nobody is usable.
     pub fn draw(&self, rng: &mut Rng) -> Option<Tier> {
         let local = self.local_share.map(|share| rng.f64() < share);

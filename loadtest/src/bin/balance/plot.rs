@@ -10,7 +10,7 @@ const LEFT: f64 = 60.0;
 const RIGHT: f64 = 20.0;
 const PANEL: f64 = 170.0;
 const GAP: f64 = 46.0;
-const TOP: f64 = 54.0;
+const TOP: f64 = 66.0;
 /// Drawn thin behind the policy, where they ran.
 const PEERS: [(&str, &str); 3] =
     [("gateway round_robin", "#8a8f98"), ("haproxy leastconn", "#d08a2e"), ("nginx least_conn", "#4f9a5b")];
