@@ -2,10 +2,7 @@
 //!
 //! `cargo bench -p frp-gateway-benches [FILTER]`. All cases take turns, fifteen times some 10 ms each; the least is the
 //! figure to compare (whatever else runs only adds), the median shows how quiet the machine was. Under `cargo test` each
-//! case runs once, as a check that it works. `--features peers` adds other balancers.
-
-#[cfg(feature = "peers")]
-mod peers;
+//! case runs once, as a check that it works. What a pick costs beside other balancers: the bench `peers`.
 
 use std::hint::black_box;
 use std::io::{self, Write};
@@ -34,12 +31,8 @@ fn main() -> io::Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let measuring = args.iter().any(|arg| arg == "--bench");
     let filter = args.iter().find(|arg| !arg.starts_with('-')).map_or("", String::as_str);
-    let mut cases: Vec<Case> = picks()
-        .chain(contended())
-        .chain(others())
-        .chain(heads())
-        .filter(|case| case.name.contains(filter))
-        .collect();
+    let mut cases: Vec<Case> =
+        picks().chain(contended()).chain(heads()).filter(|case| case.name.contains(filter)).collect();
 
     let mut out = io::stdout().lock();
     if !measuring {
@@ -143,16 +136,6 @@ fn contended() -> impl Iterator<Item = Case> {
                 )
             })
         })
-}
-
-#[cfg(feature = "peers")]
-fn others() -> impl Iterator<Item = Case> {
-    peers::cases()
-}
-
-#[cfg(not(feature = "peers"))]
-fn others() -> impl Iterator<Item = Case> {
-    std::iter::empty()
 }
 
 fn name(kind: PolicyKind) -> &'static str {

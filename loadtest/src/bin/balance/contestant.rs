@@ -77,7 +77,7 @@ pub(crate) async fn nginx(name: &str, fleet: &[&Frps], method: &str) -> Result<C
     let config = |port: u16, folder: &Path| {
         let folder = folder.display();
         format!(
-            "daemon off;\nworker_processes 1;\npid {folder}/nginx.pid;\nerror_log stderr crit;\nuser root;\nevents {{ worker_connections 4096; }}\nhttp {{\n    access_log off;\n    client_body_temp_path {folder}/a;\n    proxy_temp_path {folder}/b;\n    fastcgi_temp_path {folder}/c;\n    uwsgi_temp_path {folder}/d;\n    scgi_temp_path {folder}/e;\n    upstream all {{\n        {method}\n{}\n        keepalive 128;\n    }}\n    server {{\n        listen 127.0.0.1:{port};\n        location / {{\n            proxy_http_version 1.1;\n            proxy_set_header Connection \"\";\n            proxy_set_header Host $host;\n            proxy_pass http://all;\n        }}\n    }}\n}}\n",
+            "daemon off;\nmaster_process off;\npid {folder}/nginx.pid;\nerror_log stderr crit;\nuser root;\nevents {{ worker_connections 4096; }}\nhttp {{\n    access_log off;\n    client_body_temp_path {folder}/a;\n    proxy_temp_path {folder}/b;\n    fastcgi_temp_path {folder}/c;\n    uwsgi_temp_path {folder}/d;\n    scgi_temp_path {folder}/e;\n    upstream all {{\n        {method}\n{}\n        keepalive 128;\n    }}\n    server {{\n        listen 127.0.0.1:{port};\n        location / {{\n            proxy_http_version 1.1;\n            proxy_set_header Connection \"\";\n            proxy_set_header Host $host;\n            proxy_pass http://all;\n        }}\n    }}\n}}\n",
             servers.join("\n")
         )
     };
