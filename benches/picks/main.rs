@@ -8,7 +8,7 @@
 //! All do the same job: pick one of n healthy endpoints of weights 1 to 4 (tower has no weights), hashing the request's key
 //! where the rule goes by key; count it in flight and end it where the rule goes by load; read the clock where it goes by
 //! latency. Contestants take turns, every other round in reversed order, and each thread has a core of its own. Rounds in
-//! which a thread waited for its core are repeated, then left out. Of the rest the least counts: whatever else runs only adds.
+//! which a thread waited for its core are repeated, then left out. Of the rest the least counts, with two threads the median.
 //!
 //! Reading order: this file, `contestant` (how one is measured), `ours`, `tower_p2c`, `pingora` (what is measured), `table`.
 

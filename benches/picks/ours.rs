@@ -12,7 +12,7 @@ use std::{
 
 use lb_algos::{AnyPolicy, Ask, Fleet, Latency, Pick, Place, PolicyKind, Prepared, Rng, Tick};
 
-use crate::contestant::{Contestant, Lane};
+use crate::contestant::{Contestant, Lane, lanes};
 
 /// Time in which a latency fades.
 pub(crate) const DECAY: Duration = Duration::from_secs(2);
@@ -34,8 +34,8 @@ pub(crate) fn all(size: usize) -> impl Iterator<Item = Contestant> {
         let prepared = prepared(kind, size);
         [1, 2].map(|threads| {
             let fleet = Arc::new(Endpoints::new(size));
-            let lane = |seed| lane(kind, &fleet, &prepared, seed);
-            Contestant::new(name(kind), size, (0..threads).map(lane).collect()).ours()
+            let lanes = lanes(threads, |seed| lane(kind, &fleet, &prepared, seed));
+            Contestant::new(name(kind), size, lanes).ours()
         })
     })
 }

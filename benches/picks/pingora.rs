@@ -17,7 +17,7 @@ use pingora_load_balancing::{
 };
 
 use crate::{
-    contestant::{Contestant, Lane},
+    contestant::{Contestant, Lane, lanes},
     ours::{key, weight},
 };
 
@@ -52,7 +52,7 @@ where
     let balancer = Arc::new(LoadBalancer::<S>::from_backends(Backends::new(Static::new(backends))));
     let mut cx = Context::from_waker(Waker::noop());
     assert!(pin!(balancer.update()).poll(&mut cx).is_ready(), "a static list is there at once");
-    [1, 2].map(|threads| Contestant::new(name, size, (0..threads).map(|_| lane(balancer.clone())).collect()))
+    [1, 2].map(|threads| Contestant::new(name, size, lanes(threads, |_| lane(balancer.clone()))))
 }
 
 fn lane<S>(balancer: Arc<LoadBalancer<S>>) -> Lane

@@ -109,16 +109,16 @@ impl Report<'_> {
         self.contestants.iter().filter(move |one| one.name == name)
     }
 
-    /// The least; for tower without what the call itself costs.
+    /// For tower without what the call itself costs.
     fn nanos(&self, name: &str, size: usize, threads: usize) -> Option<f64> {
-        let least = self.all_of(name).find(|one| one.size == size && one.threads() == threads)?.least()?;
-        Some(if name.starts_with("tower") { least - self.plain(size) } else { least })
+        let nanos = self.all_of(name).find(|one| one.size == size && one.threads() == threads)?.figure()?;
+        Some(if name.starts_with("tower") { nanos - self.plain(size) } else { nanos })
     }
 
     fn plain(&self, size: usize) -> f64 {
         self.all_of(tower_p2c::PLAIN)
             .find(|one| one.size == size)
-            .and_then(Contestant::least)
+            .and_then(Contestant::figure)
             .unwrap_or_default()
     }
 

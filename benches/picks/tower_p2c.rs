@@ -23,7 +23,7 @@ use tower::{
 };
 
 use crate::{
-    contestant::{Contestant, Lane},
+    contestant::{Contestant, Lane, lanes},
     ours::DECAY,
 };
 
@@ -37,7 +37,7 @@ pub(crate) const OWN: &str = ", one for each thread";
 type Balancer<S> = Balance<ServiceList<Vec<S>>, u32>;
 
 pub(crate) fn plain(size: usize) -> Contestant {
-    Contestant::new(PLAIN, size, vec![unlocked(Answer)])
+    Contestant::new(PLAIN, size, lanes(1, |_| unlocked(Answer)))
 }
 
 pub(crate) fn all(size: usize) -> impl Iterator<Item = Contestant> {
@@ -47,7 +47,7 @@ pub(crate) fn all(size: usize) -> impl Iterator<Item = Contestant> {
     of(PENDING, size, pending).into_iter().chain(of(EWMA, size, ewma))
 }
 
-fn of<S>(name: &str, size: usize, service: impl Fn() -> S) -> [Contestant; 3]
+fn of<S>(name: &str, size: usize, service: impl Fn() -> S + Sync) -> [Contestant; 3]
 where
     S: Service<u32, Error = Infallible> + Load<Metric: std::fmt::Debug> + Send + 'static,
     S::Future: Send,
@@ -57,9 +57,9 @@ where
     };
     let shared = Arc::new(Mutex::new(balancer()));
     [
-        Contestant::new(name, size, vec![unlocked(balancer())]),
-        Contestant::new(name, size, vec![locked(shared.clone()), locked(shared)]),
-        Contestant::new(format!("{name}{OWN}"), size, vec![unlocked(balancer()), unlocked(balancer())]),
+        Contestant::new(name, size, lanes(1, |_| unlocked(balancer()))),
+        Contestant::new(name, size, lanes(2, |_| locked(shared.clone()))),
+        Contestant::new(format!("{name}{OWN}"), size, lanes(2, |_| unlocked(balancer()))),
     ]
 }
 
