@@ -53,7 +53,17 @@ pub fn diff(old: &Config, new: &Config) -> Changes {
     process.extend(old.admin.differing(&new.admin).into_iter().map(|field| format!("admin.{field}")));
     process.extend(old.runtime.differing(&new.runtime).into_iter().map(|field| format!("runtime.{field}")));
     process.extend((old.zone != new.zone).then(|| "zone".to_owned()));
-    process.extend((old.access_log != new.access_log).then(|| "access_log".to_owned()));
+    for (name, differs) in [
+        ("access_log", old.access_log != new.access_log),
+        ("audit", old.audit != new.audit),
+        ("plugin", old.plugin != new.plugin),
+        ("takeover", old.takeover != new.takeover),
+        ("claims", old.claims != new.claims),
+        ("tunnels", old.tunnels != new.tunnels),
+        ("agent", old.agent != new.agent),
+    ] {
+        process.extend(differs.then(|| name.to_owned()));
+    }
     Changes {
         process,
         frps: section(&old.frps, &new.frps),
@@ -162,11 +172,25 @@ macro_rules! named {
 
 item!(Admin { listen, token });
 item!(Runtime { workers, drain_timeout });
-item!(Frps { name, host, zone, labels, control_port, vhost_http_port, weight, admin, not_found_marker });
+item!(Frps {
+    name,
+    host,
+    zone,
+    labels,
+    control_port,
+    vhost_http_port,
+    weight,
+    admin,
+    plugin,
+    tunnel_host,
+    subdomain_host,
+    not_found_marker
+});
 item!(Listener { name, bind, protocol, trusted_proxies, timeouts, limits });
 item!(Pool {
     name,
     frps,
+    tunnels,
     balance,
     latency_decay,
     hash_bound,

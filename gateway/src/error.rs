@@ -38,10 +38,12 @@ pub enum Refusal {
     MayHaveRun,
     /// The gateway is shutting down.
     ShuttingDown,
+    /// The tunnels want other credentials than the visitor's.
+    Unauthorized,
 }
 
 /// Labels of [`Refusal`], in the order of [`Refusal::index`].
-pub const ERROR_CLASSES: [&str; 17] = [
+pub const ERROR_CLASSES: [&str; 18] = [
     "bad_request",
     "head_timeout",
     "body_timeout",
@@ -59,6 +61,7 @@ pub const ERROR_CLASSES: [&str; 17] = [
     "shutting_down",
     "overloaded",
     "session_away",
+    "unauthorized",
 ];
 
 impl Refusal {
@@ -83,6 +86,7 @@ impl Refusal {
             Self::ShuttingDown => 14,
             Self::Overloaded => 15,
             Self::SessionAway => 16,
+            Self::Unauthorized => 17,
         }
     }
 
@@ -98,6 +102,7 @@ impl Refusal {
         match self {
             Self::BadRequest(status) => status,
             Self::HeadTimeout | Self::BodyTimeout => 408,
+            Self::Unauthorized => 401,
             Self::BodyTooLarge => 413,
             Self::MethodRefused => 405,
             Self::NoRoute | Self::NoTunnel => 404,
@@ -134,6 +139,7 @@ impl Refusal {
                 "The tunnel is gone; the request may have been carried out and was not repeated."
             }
             Self::ShuttingDown => "The gateway is shutting down.",
+            Self::Unauthorized => "This host wants a user name and a password.",
         }
     }
 

@@ -4,6 +4,7 @@
 //! an `Option` that means "use the default"; an `Option` means "the thing is absent".
 
 mod pool;
+mod tunnels;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -12,6 +13,10 @@ use ipnet::IpNet;
 pub use self::pool::{
     AdaptiveLimit, Affinity, AffinityCookie, Backoff, Balance, Budget, Health, HealthCheck, Hedge, Limits,
     Locality, Outlier, Pool, PoolMember, Queue, Retry, SameSite, Secure, SuccessRatio,
+};
+pub use self::tunnels::{
+    Agent, ClaimRule, Claims, DomainPattern, FrpsPlugin, MetadataKey, Pattern, Plugin, Takeover,
+    TakeoverRule, TunnelSelector, Tunnels,
 };
 use crate::secret::Secret;
 
@@ -34,6 +39,18 @@ pub struct Config {
     pub pools: Vec<Pool>,
     /// Routes, in file order (the last tie-break of precedence). Names are unique.
     pub routes: Vec<Route>,
+    /// The listener that frps and agents call; `None` = we are nobody's plugin.
+    pub plugin: Option<Plugin>,
+    /// Which proxies become private tcp ports.
+    pub takeover: Takeover,
+    /// Who may claim what.
+    pub claims: Claims,
+    /// Tunnels as routes by themselves.
+    pub tunnels: Tunnels,
+    /// Where one JSON line per login, claim, refusal, takeover and loss goes.
+    pub audit: AccessLog,
+    /// What `frp-gateway agent` does; the gateway itself doesn't read it.
+    pub agent: Option<Agent>,
 }
 
 /// The admin listener.
@@ -85,6 +102,12 @@ pub struct Frps {
     pub weight: u32,
     /// The admin API, when it may be asked which tunnels are live.
     pub admin: Option<FrpsAdmin>,
+    /// It calls us (or an agent) as its server plugin; `None` = its tunnels are used as they are. Needs `admin`.
+    pub plugin: Option<FrpsPlugin>,
+    /// Where its tunnels' ports are reached (`proxyBindAddr`): IP address or DNS name. Default `host`.
+    pub tunnel_host: String,
+    /// Its `subDomainHost`, lower case; `None` = as its admin API tells.
+    pub subdomain_host: Option<String>,
     /// Text that this server's `custom404Page` contains and no application's page does. With it, only a 404
     /// that contains it is taken for frps's own.
     pub not_found_marker: Option<String>,

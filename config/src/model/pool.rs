@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::TunnelSelector;
 use crate::secret::Secret;
 
 /// A set of endpoints under one policy.
@@ -9,8 +10,10 @@ use crate::secret::Secret;
 pub struct Pool {
     /// Unique name: label in metrics and logs.
     pub name: String,
-    /// Members, in file order. Each names an frps that has a `vhost_http_port`.
+    /// Members, in file order. Each names an frps that has a `vhost_http_port`. Empty with [`Pool::tunnels`].
     pub frps: Vec<PoolMember>,
+    /// The members are the live http tunnels that fit, each for itself; `None` = the pool is made of [`Pool::frps`].
+    pub tunnels: Option<TunnelSelector>,
     /// The rule that picks. Default `round_robin`.
     pub balance: Balance,
     /// `peak_ewma`: time in which what is known of a latency fades to 1/e. Default 2 s.

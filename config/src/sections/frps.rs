@@ -24,6 +24,9 @@ fn frps(ctx: &mut Ctx<'_>, at: &At<'_>) -> Frps {
     }
     Frps {
         name: fields.read(ctx, "name", name).unwrap_or_default(),
+        tunnel_host: fields.read(ctx, "host", host_name).unwrap_or_default(),
+        plugin: None,
+        subdomain_host: None,
         host: fields.read(ctx, "host", host_name).unwrap_or_default(),
         zone: fields.read(ctx, "zone", name),
         labels: fields.get("labels").map(|at| labels::labels(ctx, &at)).unwrap_or_default(),

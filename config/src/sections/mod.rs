@@ -50,6 +50,13 @@ pub(crate) fn document(ctx: &mut Ctx<'_>, tree: &Node) -> Config {
     let mut known = Known { frps: frps_names, pools: pool_names, listeners: listener_names, fleet_is_sound };
     let pools = pools::read_all(ctx, &part("pools"), fields.get("frps").as_ref(), &frps, &mut known);
     let routes = routes::read_all(ctx, &part("routes"), fields.get("pools").as_ref(), &known);
+    let tunnels = crate::model::Tunnels {
+        serve: false,
+        listeners: Vec::new(),
+        timeout: Some(std::time::Duration::from_secs(30)),
+        pool: pools::defaults(ctx, &root),
+        series: 100,
+    };
 
     let config = Config {
         zone,
@@ -60,6 +67,12 @@ pub(crate) fn document(ctx: &mut Ctx<'_>, tree: &Node) -> Config {
         listeners,
         pools,
         routes,
+        plugin: None,
+        takeover: crate::model::Takeover { http: true, rules: Vec::new() },
+        claims: crate::model::Claims { allow: true, share: false, rules: Vec::new() },
+        tunnels,
+        audit: crate::model::AccessLog::Off,
+        agent: None,
     };
     checks::cross_section(ctx, &fields, &config);
     config

@@ -32,6 +32,33 @@ pub(super) fn read_all(
     items.iter().map(|item| pool(ctx, item, frps_at, frps, known)).collect()
 }
 
+/// A pool without members and with every default.
+pub(super) fn defaults(ctx: &mut Ctx<'_>, root: &At<'_>) -> Pool {
+    let node = Node::map(&[("name", "auto")], root.node.span);
+    let at = At { node: &node, path: root.path.clone() };
+    let fields = Fields::open(ctx, &at, &keys::POOL);
+    Pool {
+        name: "auto".into(),
+        frps: Vec::new(),
+        tunnels: None,
+        balance: Balance::RoundRobin,
+        latency_decay: Fields::empty(&at, &keys::BALANCE).duration(ctx, "decay"),
+        hash_bound: Fields::empty(&at, &keys::BALANCE).read(ctx, "bound", factor_or_off).flatten(),
+        affinity: None,
+        slow_start: None,
+        locality: Locality::Ignore,
+        panic_threshold: 0,
+        health: None,
+        outlier: None,
+        limits: limits::limits(ctx, &fields),
+        retry: retry::retry(ctx, &fields),
+        connect_timeout: fields.duration(ctx, "connect_timeout"),
+        keepalive: fields.duration(ctx, "keepalive"),
+        fail_timeout: fields.duration(ctx, "fail_timeout"),
+        absent_timeout: fields.duration(ctx, "absent_timeout"),
+    }
+}
+
 fn pool(ctx: &mut Ctx<'_>, at: &At<'_>, frps_at: Option<&At<'_>>, frps: &[Frps], known: &Known) -> Pool {
     let fields = Fields::open(ctx, at, &keys::POOL);
     let name = fields.read(ctx, "name", name).unwrap_or_default();
@@ -47,6 +74,7 @@ fn pool(ctx: &mut Ctx<'_>, at: &At<'_>, frps_at: Option<&At<'_>>, frps: &[Frps],
     Pool {
         name,
         frps,
+        tunnels: None,
         balance,
         latency_decay,
         hash_bound,

@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -16,7 +17,11 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::App;
-use crate::{clock, control::ReloadResult, data::explain::word};
+use crate::{
+    clock,
+    control::{ReloadResult, directory::Tunnel},
+    data::explain::word,
+};
 
 /// `GET /api/v1/listeners`: one of these per listener.
 #[derive(Debug, Serialize)]
@@ -94,7 +99,7 @@ pub async fn frps(State(app): State<App>) -> Json<Vec<FrpsView>> {
     let all = state.config.iter().flat_map(|config| &config.frps);
     let view = all.map(|frps| {
         let known = state.frps.get(&frps.name);
-        let proxies = known.and_then(|known| known.listing.as_ref()).map(|listing| &listing.proxies);
+        let http = |tunnel: &&Arc<Tunnel>| !tunnel.domains().is_empty();
         FrpsView {
             name: frps.name.clone(),
             host: frps.host.clone(),
@@ -102,13 +107,13 @@ pub async fn frps(State(app): State<App>) -> Json<Vec<FrpsView>> {
             stale: known.is_some_and(|known| known.is_stale()),
             last_listing_at: known.and_then(|known| known.listed_at).map(unix_seconds),
             fault: known.and_then(|known| known.fault.clone()),
-            tunnels: proxies
+            tunnels: known
                 .into_iter()
-                .flatten()
-                .map(|proxy| TunnelView {
-                    name: proxy.name.clone(),
-                    domains: proxy.domains.clone(),
-                    locations: proxy.locations.clone(),
+                .flat_map(|known| known.table.values().filter(http))
+                .map(|tunnel| TunnelView {
+                    name: tunnel.proxy.name.clone(),
+                    domains: tunnel.domains().to_vec(),
+                    locations: tunnel.locations().to_vec(),
                 })
                 .collect(),
         }
@@ -151,7 +156,7 @@ pub async fn pools(State(app): State<App>) -> Json<Vec<PoolView>> {
                 endpoint: member.endpoint.label().to_owned(),
                 host: member.endpoint.id.host.to_string(),
                 port: member.endpoint.id.port,
-                addresses: member.endpoint.addresses.load().to_vec(),
+                addresses: member.endpoint.addresses(),
                 weight: member.weight,
                 healthy: member.state.is_healthy(),
                 down: member.endpoint.is_down(now),

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use frp_gateway_config::diff::SectionChanges;
 
-use super::{effect::Notice, state::Fault};
+use super::{
+    effect::{Notice, TunnelEvent},
+    state::Fault,
+};
 
 /// Tells what is legal but surely unmeant.
 pub fn warn(warnings: &[Fault]) {
@@ -51,6 +54,21 @@ pub fn announce(notice: &Notice, took: Duration) {
         }
         Notice::NeedsRestart { key, running, configured } => {
             tracing::warn!(%key, %running, %configured, "a change of this key needs a restart");
+        }
+        Notice::Tunnel { event, frps, name, user, domains, way, reason } => {
+            let (domains, reason) = (domains.join(","), reason.as_deref());
+            match event {
+                TunnelEvent::Fault => {
+                    tracing::warn!(%frps, %name, %user, %domains, reason, "tunnel is not served as it asks")
+                }
+                TunnelEvent::Lapsed => tracing::warn!(
+                    %frps, %name, %user, %domains, reason,
+                    "tunnel was announced but never came up: see the log of its frpc; is allowPorts of frps exhausted?"
+                ),
+                TunnelEvent::Live | TunnelEvent::Changed | TunnelEvent::Gone => {
+                    tracing::debug!(%frps, %name, %user, %domains, way, reason, event = event.word(), "tunnel");
+                }
+            }
         }
         Notice::FrpsAnswers { frps, tunnels } => tracing::info!(%frps, tunnels, "frps lists its tunnels"),
         Notice::FrpsSilent { frps, reason, kept } => {

@@ -5,19 +5,31 @@
 //! step is undone leaves no trace. What it wants changed in shared states waits in [`Compiled::settlement`].
 
 mod identities;
+mod members;
 mod settlement;
+mod tunnels;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
-use frp_gateway_config::model::{self, Affinity, Balance, Config, Locality};
-use lb_algos::{Place, PolicyKind, Prepared, Tick};
+use frp_gateway_config::model::{self, Config};
+use lb_algos::Tick;
 
-use self::identities::{Carry, PoolShape, Tables};
-pub use self::{identities::Identities, settlement::Settlement};
+pub use self::{
+    identities::Identities,
+    settlement::Settlement,
+    tunnels::{Fleet, TunnelIdentities},
+};
+use self::{
+    identities::{Carry, PoolShape},
+    members::{build_pool, keyed, policy, tables},
+};
+use super::directory::{Directory, Tunnel, selects, settle};
 use crate::{
-    data::affinity::Sealer,
     http1::HeadLimits,
-    snapshot::{EndpointId, Listener, Member, Pool, Route, Router, Snapshot, Split, Tunnels},
+    snapshot::{EndpointId, Listener, Member, Pool, Route, Router, Snapshot, Split, tunnels::key_of},
 };
 
 /// A configuration that [`frp_gateway_config::load`] should have refused. Kept as an error so that a hole there costs
@@ -61,141 +73,114 @@ pub struct Compiled {
     pub settlement: Settlement,
 }
 
-/// Compiles `config`; `now` decides which slots of removed listeners are free again.
+/// Compiles a configuration; `now` decides which slots of removed listeners are free again. The tunnels' own routes are left
+/// out: [`TunnelIdentities::all`] makes them.
 ///
 /// O(routes × (pools + members)) plus the regular expressions.
 ///
 /// # Errors
 /// See [`CompileError`].
 pub fn compile(
-    config: &Config,
+    fleet: Fleet<'_>,
     generation: u64,
-    tunnels: Arc<Tunnels>,
+    tunnels: &mut TunnelIdentities,
     old: &Identities,
-    now: Tick,
 ) -> Result<Compiled, CompileError> {
+    let (config, now) = (fleet.config, fleet.now);
     let mut carry = Carry::new(old);
-    let pools = pools(config, &mut carry, now)?;
+    let pools = pools(fleet, tunnels, &mut carry)?;
     let routes = routes(config, &pools, &mut carry)?;
     let listeners = listeners(config, &routes, &mut carry, now);
-    let snapshot = Snapshot { generation, listeners, routes, pools, tunnels };
+    let snapshot = Snapshot { generation, listeners, routes, pools, ..Snapshot::default() };
     let (identities, settlement) = carry.finish(now);
     Ok(Compiled { snapshot, identities, settlement })
 }
 
-fn pools(config: &Config, carry: &mut Carry<'_>, now: Tick) -> Result<Vec<Arc<Pool>>, CompileError> {
+fn pools(
+    fleet: Fleet<'_>,
+    tunnels: &mut TunnelIdentities,
+    carry: &mut Carry<'_>,
+) -> Result<Vec<Arc<Pool>>, CompileError> {
+    let (config, now) = (fleet.config, fleet.now);
     carry.keep_pool_slots(config.pools.iter().map(|pool| pool.name.as_str()));
     let by_name: HashMap<&str, (u32, &model::Frps)> =
         (0..).zip(&config.frps).map(|(index, frps)| (frps.name.as_str(), (index, frps))).collect();
     let compile = |(index, pool): (usize, &model::Pool)| {
-        let members = pool
-            .frps
-            .iter()
-            .map(|member| {
-                let &(number, frps) = by_name.get(member.frps.as_str()).ok_or_else(|| {
-                    CompileError::Unknown { key: format!("pools[{index}].frps"), name: member.frps.clone() }
-                })?;
-                let id = EndpointId::of(frps)
-                    .ok_or_else(|| CompileError::NoVhostPort { pool: index, name: member.frps.clone() })?;
-                Ok(Member {
-                    state: carry.member_state(pool, &id, now),
-                    priority: member.priority,
-                    zone: frps.zone.as_deref().map(Into::into),
-                    local: frps.zone.is_some() && frps.zone == config.zone,
-                    key: id.key(),
-                    endpoint: carry.endpoint(id),
-                    weight: member.weight,
-                    not_found_marker: frps.not_found_marker.as_ref().map(|marker| marker.as_bytes().into()),
-                    frps: number,
-                })
-            })
-            .collect::<Result<Vec<_>, CompileError>>()?;
-        let tiered = members.iter().any(|member| member.priority > 0)
-            || (pool.locality != Locality::Ignore
-                && members.iter().any(|member| member.local)
-                && members.iter().any(|member| !member.local));
-        let policy = policy(pool);
+        let members = match &pool.tunnels {
+            Some(selector) => {
+                let chosen = chosen(fleet.directory, selector, &config.claims);
+                let chosen: Vec<&Tunnel> = chosen.iter().map(|tunnel| &**tunnel).collect();
+                tunnels.members(fleet, &chosen, |_, id| carry.member_state(pool, id, now))
+            }
+            None => configured(config, (index, pool), &by_name, carry, now)?,
+        };
         let shape = PoolShape {
-            policy,
+            policy: policy(pool),
             keyed: keyed(pool),
             members: members.iter().map(|member| (member.endpoint.number, member.weight)).collect(),
         };
         let identity = carry.pool(&pool.name, shape, |shape| tables(shape, &members));
-        Ok(Arc::new(Pool {
-            name: pool.name.as_str().into(),
-            slot: identity.slot,
-            revision: identity.revision,
-            policy,
-            members,
-            connect_timeout: pool.connect_timeout,
-            keepalive: pool.keepalive,
-            fail_timeout: pool.fail_timeout,
-            absent_timeout: pool.absent_timeout,
-            retry: pool.retry.clone(),
-            slow_start: pool.slow_start,
-            latency_decay: pool.latency_decay,
-            locality: pool.locality,
-            panic_threshold: pool.panic_threshold,
-            outlier: pool.outlier,
-            limits: pool.limits,
-            affinity: pool.affinity.clone(),
-            tiered,
-            balance: pool.balance,
-            sealer: match &pool.affinity {
-                Some(model::Affinity::Cookie(cookie)) => Some(Arc::new(Sealer::new(cookie, &pool.name))),
-                Some(_) | None => None,
-            },
-            workers: carry.workers(),
-            prepared: identity.tables.prepared,
-            keyed: identity.tables.keyed,
-            bell: identity.bell,
-            queue: identity.queue,
-            limited: pool.limits.in_flight.is_some()
-                || pool.limits.connections.is_some()
-                || pool.limits.adaptive.is_some(),
-            stats: identity.stats,
-        }))
+        Ok(Arc::new(build_pool(pool, members, identity, carry.workers())))
     };
     config.pools.iter().enumerate().map(compile).collect()
 }
 
-/// The one place that maps the file's word to the algorithm.
-const fn policy(pool: &model::Pool) -> PolicyKind {
-    match pool.balance {
-        Balance::RoundRobin => PolicyKind::RoundRobin,
-        Balance::Random => PolicyKind::Random,
-        Balance::LeastRequest => PolicyKind::LeastRequest,
-        Balance::PeakEwma => PolicyKind::PeakEwma,
-        Balance::Maglev => PolicyKind::Maglev { bound: pool.hash_bound },
-        Balance::RingHash => PolicyKind::RingHash { bound: pool.hash_bound },
-    }
-}
-
-/// The rule for requests that carry a key, where the pool's own doesn't look at keys.
-const fn keyed(pool: &model::Pool) -> Option<PolicyKind> {
-    match (pool.balance, &pool.affinity) {
-        (Balance::Maglev | Balance::RingHash, _) | (_, None | Some(Affinity::Cookie(_))) => None,
-        (
-            Balance::RoundRobin | Balance::Random | Balance::LeastRequest | Balance::PeakEwma,
-            Some(Affinity::Header(_) | Affinity::Query(_) | Affinity::SourceIp { .. }),
-        ) => Some(PolicyKind::Maglev { bound: pool.hash_bound }),
-    }
-}
-
-fn tables(shape: &PoolShape, members: &[Member]) -> Tables {
-    let places: Vec<_> = members
-        .iter()
-        .map(|member| Place {
-            host: &member.endpoint.id.host,
-            port: member.endpoint.id.port,
-            key: member.key,
+/// Members that the file names: vhost ports.
+fn configured(
+    config: &Config,
+    (index, pool): (usize, &model::Pool),
+    by_name: &HashMap<&str, (u32, &model::Frps)>,
+    carry: &mut Carry<'_>,
+    now: Tick,
+) -> Result<Vec<Member>, CompileError> {
+    let member = |member: &model::PoolMember| {
+        let &(number, frps) = by_name.get(member.frps.as_str()).ok_or_else(|| CompileError::Unknown {
+            key: format!("pools[{index}].frps"),
+            name: member.frps.clone(),
+        })?;
+        let id = EndpointId::of(frps)
+            .ok_or_else(|| CompileError::NoVhostPort { pool: index, name: member.frps.clone() })?;
+        Ok(Member {
+            state: carry.member_state(pool, &id, now),
+            priority: member.priority,
+            zone: frps.zone.as_deref().map(Into::into),
+            local: frps.zone.is_some() && frps.zone == config.zone,
+            key: id.key(),
+            endpoint: carry.endpoint(id),
             weight: member.weight,
+            not_found_marker: frps.not_found_marker.as_ref().map(|marker| marker.as_bytes().into()),
+            frps: number,
+            tunnel: None,
         })
-        .collect();
-    Tables {
-        prepared: Prepared::build(shape.policy, &places),
-        keyed: shape.keyed.map(|kind| (kind, Prepared::build(kind, &places))),
+    };
+    pool.frps.iter().map(member).collect()
+}
+
+/// The tunnels that a pool selects, each once; who lost a claim isn't among them.
+pub fn chosen(
+    directory: &Directory,
+    selector: &model::TunnelSelector,
+    claims: &model::Claims,
+) -> Vec<Arc<Tunnel>> {
+    let mut chosen: BTreeMap<(Arc<str>, String), Arc<Tunnel>> = BTreeMap::new();
+    let mut look = |key: &str| {
+        let claimants = directory.claimants(key);
+        if !claimants.iter().any(|tunnel| selects(selector, tunnel)) {
+            return;
+        }
+        for tunnel in settle(claimants, claims).into_iter().flat_map(|group| group.tunnels) {
+            if selects(selector, tunnel) {
+                let name = (Arc::clone(&tunnel.frps), tunnel.proxy.name.clone());
+                chosen.entry(name).or_insert_with(|| Arc::clone(tunnel));
+            }
+        }
+    };
+    if selector.domains.is_empty() {
+        directory.keys().for_each(|key| look(key));
+    } else {
+        selector.domains.iter().for_each(|domain| look(key_of(domain)));
     }
+    chosen.into_values().collect()
 }
 
 fn routes(
@@ -231,7 +216,7 @@ fn listeners(
     now: Tick,
 ) -> Vec<Option<Arc<Listener>>> {
     carry.retire_listeners(config.listeners.iter().map(|listener| listener.name.as_str()), now);
-    let mut routers: HashMap<Vec<usize>, Arc<Router>> = HashMap::new();
+    let mut routers: HashMap<(Vec<usize>, bool), Arc<Router>> = HashMap::new();
     for listener in &config.listeners {
         let served: Vec<usize> = (0..config.routes.len())
             .filter(|index| {
@@ -239,12 +224,15 @@ fn listeners(
                 names.is_empty() || names.contains(&listener.name)
             })
             .collect();
-        let router = routers.entry(served).or_insert_with_key(|served| {
-            let chosen = served
-                .iter()
-                .map(|index| (config.routes[*index].matches.hosts.clone(), Arc::clone(&routes[*index])));
-            Arc::new(Router::new(chosen))
-        });
+        let names = &config.tunnels.listeners;
+        let serves_tunnels = config.tunnels.serve && (names.is_empty() || names.contains(&listener.name));
+        let router =
+            routers.entry((served, serves_tunnels)).or_insert_with_key(|(served, serves_tunnels)| {
+                let chosen = served
+                    .iter()
+                    .map(|index| (config.routes[*index].matches.hosts.clone(), Arc::clone(&routes[*index])));
+                Arc::new(Router::new(chosen).serving_tunnels(*serves_tunnels))
+            });
         let (slot, stats) = carry.listener_identity(&listener.name);
         carry.set_listener(Arc::new(Listener {
             name: listener.name.as_str().into(),
@@ -262,6 +250,19 @@ fn listeners(
         }));
     }
     carry.listeners_by_slot()
+}
+
+/// Compiles a configuration as if no frps had a tunnel.
+#[cfg(test)]
+pub(crate) fn compile_bare(
+    config: &Config,
+    generation: u64,
+    identities: &Identities,
+    now: Tick,
+) -> Result<Compiled, CompileError> {
+    let directory = Directory::default();
+    let fleet = Fleet { config, directory: &directory, now };
+    compile(fleet, generation, &mut TunnelIdentities::new(2), identities)
 }
 
 #[cfg(test)]

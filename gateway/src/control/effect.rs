@@ -7,7 +7,10 @@ use frp_gateway_config::{
     model::{AccessLog, FrpsAdmin, Health},
 };
 
-use super::state::{Fault, ServerKey};
+use super::{
+    directory::Touched,
+    state::{Fault, ServerKey},
+};
 use crate::snapshot::EndpointId;
 
 /// One piece of I/O. A step's effects run in order; those that can fail come first, before anything has changed.
@@ -27,8 +30,17 @@ pub enum Effect {
     SwitchAccessLog(AccessLog),
     /// Compile everything and publish it.
     Publish,
-    /// Publish the present snapshot with new tunnels.
-    PublishTunnels,
+    /// Publish the present snapshot with these hosts as the directory has them now. May be put off for some milliseconds.
+    PublishTunnels(Touched),
+    /// Ask an frps about single tunnels.
+    Look {
+        /// Name of the frps.
+        frps: String,
+        /// Names of the tunnels.
+        names: Vec<String>,
+        /// They are expected to come up.
+        claimed: bool,
+    },
     /// Stop accepting on a listener that is gone.
     Close {
         /// Name of the listener.
@@ -76,6 +88,35 @@ pub struct ProbeKey {
     pub endpoint: EndpointId,
 }
 
+/// What happened to a tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TunnelEvent {
+    /// It serves.
+    Live,
+    /// It registered anew, or what it says has changed.
+    Changed,
+    /// It is gone.
+    Gone,
+    /// It was announced, and didn't come up in time.
+    Lapsed,
+    /// It is live but serves nothing here, or not all it says counts.
+    Fault,
+}
+
+impl TunnelEvent {
+    /// As log and audit write it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Changed => "changed",
+            Self::Gone => "gone",
+            Self::Lapsed => "lapsed",
+            Self::Fault => "fault",
+        }
+    }
+}
+
 /// A state change worth a log line.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Notice {
@@ -101,6 +142,23 @@ pub enum Notice {
         running: String,
         /// What the file says.
         configured: String,
+    },
+    /// Something happened to a tunnel.
+    Tunnel {
+        /// What.
+        event: TunnelEvent,
+        /// Name of its frps.
+        frps: String,
+        /// Its name.
+        name: String,
+        /// User of FRP.
+        user: String,
+        /// What it claims.
+        domains: Vec<String>,
+        /// How requests reach it: `takeover`, `vhost`, `none`.
+        way: &'static str,
+        /// More, for people.
+        reason: Option<String>,
     },
     /// An frps answers (again).
     FrpsAnswers {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use frp_gateway_config::model::Config;
 
 use super::state::{Fault, ServerKey};
-use crate::frps::Listing;
+use crate::frps::{Listing, Proxy, ProxyKind};
 
 /// Input of the reducer.
 #[derive(Debug, Clone)]
@@ -28,6 +28,41 @@ pub enum Event {
         server: ServerKey,
         /// All of its live http proxies.
         listing: Listing,
+    },
+    /// Single proxies of an frps were looked at.
+    TunnelsSeen {
+        /// Name of the frps.
+        frps: String,
+        /// Which server was asked.
+        server: ServerKey,
+        /// Those that are online.
+        online: Vec<Proxy>,
+        /// Names of those that are not.
+        gone: Vec<String>,
+        /// Names of those that were claimed, and didn't come up in time.
+        lapsed: Vec<String>,
+    },
+    /// A plugin call said that a proxy is about to be registered. Not true yet, and perhaps never.
+    TunnelClaimed {
+        /// Name of the frps.
+        frps: String,
+        /// Name of the proxy as frps will list it.
+        name: String,
+        /// User of FRP.
+        user: String,
+        /// Its type, before any takeover.
+        kind: ProxyKind,
+        /// What it claims.
+        domains: Vec<String>,
+        /// Whether it was taken over.
+        taken_over: bool,
+    },
+    /// A plugin call said that a proxy was closed. It may be back already.
+    TunnelClosing {
+        /// Name of the frps.
+        frps: String,
+        /// Name of the proxy.
+        name: String,
     },
     /// An frps did not tell; its last listing stays.
     FrpsUnreachable {

@@ -1,16 +1,18 @@
 //! (state, event) → next state and effects. Pure: no I/O, no clock, no tokio; a test replays lists of events.
 
+mod tunnels;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use frp_gateway_config::model::{Config, FrpsAdmin, Health, Pool};
 
+use self::tunnels::Seen;
 use super::{
-    directory,
     effect::{Effect, Notice, ProbeKey},
     event::Event,
-    state::{Fault, FrpsState, Now, Reloads, ServerKey, State},
+    state::{Claimed, Fault, FrpsState, Now, Reloads, ServerKey, State},
 };
-use crate::{frps::Listing, snapshot::EndpointId};
+use crate::{frps::seal::Seals, snapshot::EndpointId};
 
 /// What comes of an event.
 #[derive(Debug)]
@@ -27,8 +29,16 @@ pub fn reduce(state: &State, event: Event, now: Now) -> Step {
     match event {
         Event::ConfigLoaded { config } => config_loaded(state, config, now),
         Event::ConfigRefused { faults } => config_refused(state, faults, now),
-        Event::FrpsListed { frps, server, listing } => frps_listed(state, &frps, &server, listing, now),
+        Event::FrpsListed { frps, server, listing } => tunnels::listed(state, &frps, &server, listing, now),
         Event::FrpsUnreachable { frps, server, reason } => frps_unreachable(state, &frps, &server, reason),
+        Event::TunnelsSeen { frps, server, online, gone, lapsed } => {
+            tunnels::seen(state, &frps, &server, Seen { online, gone, lapsed }, now)
+        }
+        Event::TunnelClaimed { frps, name, user, kind, domains, taken_over } => {
+            let claimed = Claimed { user, kind, domains, taken_over, at: now.wall };
+            tunnels::claimed(state, frps, name, claimed)
+        }
+        Event::TunnelClosing { frps, name } => tunnels::closing(state, frps, name),
         Event::DrainBegan => Step { state: State { draining: true, ..state.clone() }, effects: Vec::new() },
     }
 }
@@ -66,11 +76,14 @@ fn config_loaded(old: &State, config: Arc<Config>, now: Now) -> Step {
     }
     let mut addresses = old.addresses.clone();
     addresses.retain(|name, _| config.listeners.iter().any(|listener| listener.name == *name));
-    let frps = frps_states(old, &config);
-    Step {
-        state: State { generation, config: Some(config), addresses, frps, reloads, ..old.clone() },
-        effects,
+    let mut state = State { generation, addresses, reloads, frps: frps_states(old, &config), ..old.clone() };
+    if before.is_none_or(|before| before.plugin != config.plugin) {
+        state.seals =
+            config.plugin.as_ref().map(|plugin| Arc::new(Seals::new(&plugin.key, plugin.old_key.as_ref())));
     }
+    state.config = Some(config);
+    tunnels::judge_all(&mut state, now);
+    Step { state, effects }
 }
 
 /// Binds for new and moved listeners; names of those that are gone.
@@ -181,28 +194,6 @@ fn config_refused(old: &State, faults: Vec<Fault>, now: Now) -> Step {
         ..old.reloads.clone()
     };
     Step { state: State { reloads, ..old.clone() }, effects: vec![Effect::Log(Notice::Refused { faults })] }
-}
-
-fn frps_listed(old: &State, name: &str, server: &ServerKey, listing: Listing, now: Now) -> Step {
-    let mut state = old.clone();
-    let mut effects = Vec::new();
-    let (Some(frps), Some(config)) = (same_server(&mut state, name, server), &old.config) else {
-        return Step { state, effects };
-    };
-    let (was_stale, changed) = (frps.is_stale(), frps.listing.as_deref() != Some(&listing));
-    frps.fault = None;
-    frps.listed_at = Some(now.wall);
-    if changed {
-        frps.listing = Some(Arc::new(listing));
-    }
-    if was_stale {
-        effects.push(Effect::Log(Notice::FrpsAnswers { frps: name.to_owned(), tunnels: frps.tunnels() }));
-    }
-    // Two proxies may trade places without a visitor seeing it: the merged table decides.
-    if changed && directory::merge(config, &state.frps) != directory::merge(config, &old.frps) {
-        effects.insert(0, Effect::PublishTunnels);
-    }
-    Step { state, effects }
 }
 
 /// A poller that was just stopped may have had its last word under way: then `None`.

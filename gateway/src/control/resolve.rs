@@ -1,15 +1,15 @@
-//! Host names of endpoints → addresses. A name that stops resolving keeps its last addresses.
+//! Names of hosts → addresses. A name that stops resolving keeps its last addresses.
 
 use std::{
     collections::HashSet,
-    net::SocketAddr,
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use tokio::{net::lookup_host, task::JoinSet, time::timeout};
 
-use crate::snapshot::{Endpoint, EndpointId, Published, Snapshot};
+use crate::snapshot::{Host, Published, Snapshot};
 
 /// Time between two look-ups of a name.
 const INTERVAL: Duration = Duration::from_secs(30);
@@ -23,7 +23,7 @@ pub const FIRST_WAIT: Duration = Duration::from_secs(2);
 /// Looks names up; remembers which failed, so that each failure is told once.
 #[derive(Debug, Clone, Default)]
 pub struct Resolver {
-    failing: Arc<Mutex<HashSet<EndpointId>>>,
+    failing: Arc<Mutex<HashSet<Arc<str>>>>,
 }
 
 impl Resolver {
@@ -32,7 +32,7 @@ impl Resolver {
         let mut new = named(snapshot);
         {
             let failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
-            new.retain(|endpoint| endpoint.addresses.load().is_empty() && !failing.contains(&endpoint.id));
+            new.retain(|host| host.addresses.load().is_empty() && !failing.contains(&host.name));
         }
         self.resolve(new, FIRST_WAIT).await;
     }
@@ -42,69 +42,68 @@ impl Resolver {
         let mut next = INTERVAL_UNRESOLVED;
         loop {
             tokio::time::sleep(next).await;
-            let endpoints = named(&published.load());
+            let hosts = named(&published.load());
             self.failing
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
-                .retain(|id| endpoints.iter().any(|endpoint| endpoint.id == *id));
-            let unresolved = |endpoint: &Arc<Endpoint>| endpoint.addresses.load().is_empty();
-            self.resolve(endpoints.clone(), DEADLINE).await;
-            next = if endpoints.iter().any(unresolved) { INTERVAL_UNRESOLVED } else { INTERVAL };
+                .retain(|name| hosts.iter().any(|host| host.name == *name));
+            let unresolved = |host: &Arc<Host>| host.addresses.load().is_empty();
+            self.resolve(hosts.clone(), DEADLINE).await;
+            next = if hosts.iter().any(unresolved) { INTERVAL_UNRESOLVED } else { INTERVAL };
         }
     }
 
-    async fn resolve(&self, endpoints: Vec<Arc<Endpoint>>, deadline: Duration) {
+    async fn resolve(&self, hosts: Vec<Arc<Host>>, deadline: Duration) {
         let mut lookups = JoinSet::new();
-        for endpoint in endpoints {
+        for host in hosts {
             lookups.spawn(async move {
-                let found = timeout(deadline, lookup(&endpoint.id)).await;
+                let found = timeout(deadline, lookup(&host.name)).await;
                 let found = found.unwrap_or_else(|_late| Err(format!("no answer within {deadline:?}")));
-                (endpoint, found)
+                (host, found)
             });
         }
         while let Some(done) = lookups.join_next().await {
-            if let Ok((endpoint, found)) = done {
-                self.learn(&endpoint, found);
+            if let Ok((host, found)) = done {
+                self.learn(&host, found);
             }
         }
     }
 
-    fn learn(&self, endpoint: &Endpoint, found: Result<Vec<SocketAddr>, String>) {
+    fn learn(&self, host: &Host, found: Result<Vec<IpAddr>, String>) {
         let mut failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
-        let (name, host) = (endpoint.label(), &*endpoint.id.host);
+        let name = &*host.name;
         match found {
             Ok(addresses) => {
-                if failing.remove(&endpoint.id) {
-                    tracing::info!(endpoint = %name, %host, "name resolves again");
+                if failing.remove(name) {
+                    tracing::info!(host = %name, "name resolves again");
                 }
-                if **endpoint.addresses.load() != addresses {
-                    tracing::info!(endpoint = %name, %host, ?addresses, "name resolved");
-                    endpoint.addresses.store(Arc::new(addresses));
+                if **host.addresses.load() != addresses {
+                    tracing::info!(host = %name, ?addresses, "name resolved");
+                    host.addresses.store(Arc::new(addresses));
                 }
             }
             Err(reason) => {
-                if failing.insert(endpoint.id.clone()) {
-                    let kept = endpoint.addresses.load().len();
-                    tracing::warn!(endpoint = %name, %host, %reason, kept, "name does not resolve");
+                if failing.insert(Arc::clone(&host.name)) {
+                    let kept = host.addresses.load().len();
+                    tracing::warn!(host = %name, %reason, kept, "name does not resolve");
                 }
             }
         }
     }
 }
 
-/// Every endpoint with a host name once.
-fn named(snapshot: &Snapshot) -> Vec<Arc<Endpoint>> {
+/// Every host with a name once.
+fn named(snapshot: &Snapshot) -> Vec<Arc<Host>> {
     let mut seen = HashSet::new();
     let members = snapshot.pools.iter().flat_map(|pool| &pool.members);
-    let endpoints = members.map(|member| &member.endpoint);
-    let named = endpoints.filter(|endpoint| endpoint.id.host.parse::<std::net::IpAddr>().is_err());
-    named.filter(|endpoint| seen.insert(endpoint.number)).cloned().collect()
+    let hosts = members.map(|member| &member.endpoint.host).chain(&snapshot.tunnel_hosts);
+    hosts.filter(|host| host.is_name() && seen.insert(Arc::as_ptr(host))).cloned().collect()
 }
 
 /// Sorted, so that a server that rotates its answers changes nothing.
-async fn lookup(id: &EndpointId) -> Result<Vec<SocketAddr>, String> {
-    let found = lookup_host((&*id.host, id.port)).await.map_err(|error| error.to_string())?;
-    let mut addresses: Vec<_> = found.collect();
+async fn lookup(name: &str) -> Result<Vec<IpAddr>, String> {
+    let found = lookup_host((name, 0)).await.map_err(|error| error.to_string())?;
+    let mut addresses: Vec<_> = found.map(|address| address.ip()).collect();
     addresses.sort();
     addresses.dedup();
     if addresses.is_empty() { Err("no address".into()) } else { Ok(addresses) }
@@ -116,27 +115,22 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_resolves_to_its_addresses() {
-        let id = EndpointId { frps: "a".into(), host: "localhost".into(), port: 81 };
-        let endpoint = Endpoint::new(id, 1, 1);
+        let host = Host::new("localhost".into());
         let resolver = Resolver::default();
-        resolver.learn(&endpoint, lookup(&endpoint.id).await);
-        let addresses = endpoint.addresses.load();
-        assert!(
-            !addresses.is_empty() && addresses.iter().all(|address| address.port() == 81),
-            "{addresses:?}"
-        );
+        resolver.learn(&host, lookup(&host.name).await);
+        let addresses = host.addresses.load();
+        assert!(!addresses.is_empty() && addresses.iter().all(IpAddr::is_loopback), "{addresses:?}");
     }
 
     #[test]
     fn a_failing_lookup_keeps_the_last_addresses() {
-        let id = EndpointId { frps: "a".into(), host: "a.test".into(), port: 81 };
-        let endpoint = Endpoint::new(id, 1, 1);
+        let host = Host::new("a.test".into());
         let resolver = Resolver::default();
-        resolver.learn(&endpoint, Ok(vec!["10.0.0.1:81".parse().unwrap()]));
-        resolver.learn(&endpoint, Err("gone".into()));
-        assert_eq!(endpoint.addresses.load().len(), 1);
+        resolver.learn(&host, Ok(vec!["10.0.0.1".parse().unwrap()]));
+        resolver.learn(&host, Err("gone".into()));
+        assert_eq!(host.addresses.load().len(), 1);
         assert_eq!(resolver.failing.lock().unwrap().len(), 1);
-        resolver.learn(&endpoint, Ok(vec!["10.0.0.2:81".parse().unwrap()]));
+        resolver.learn(&host, Ok(vec!["10.0.0.2".parse().unwrap()]));
         assert!(resolver.failing.lock().unwrap().is_empty());
     }
 }

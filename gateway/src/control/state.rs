@@ -11,10 +11,14 @@ use frp_gateway_config::model::{Config, Frps, FrpsAdmin};
 use lb_algos::Tick;
 use serde::Serialize;
 
-use crate::frps::Listing;
+use super::directory::{Directory, Table};
+use crate::frps::{ProxyKind, seal::Seals};
 
 /// How long readiness waits for the first answer of every admin API.
 pub const FIRST_LISTING_WAIT: Duration = Duration::from_secs(5);
+
+/// Most announced tunnels of one frps that are remembered: plugin calls come from strangers too.
+pub const MOST_CLAIMED: usize = 10_000;
 
 /// Both clocks, read once per event: `tick` to decide, `wall` to show.
 #[derive(Debug, Clone, Copy)]
@@ -61,10 +65,48 @@ pub struct State {
     pub addresses: BTreeMap<String, SocketAddr>,
     /// The frps with an admin API, by name.
     pub frps: BTreeMap<String, FrpsState>,
+    /// Who claims which host.
+    pub directory: Directory,
+    /// Opens what was sealed at takeover; `None` = we are nobody's plugin.
+    pub seals: Option<Arc<Seals>>,
+    /// What has happened to tunnels so far.
+    pub counts: TunnelCounts,
     /// How reloads went.
     pub reloads: Reloads,
     /// Shutting down.
     pub draining: bool,
+}
+
+/// What has happened to tunnels, since the process started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TunnelCounts {
+    /// Plugin calls that announced one.
+    pub claimed: u64,
+    /// Seen live for the first time.
+    pub live: u64,
+    /// Live ones that registered anew or changed.
+    pub changed: u64,
+    /// Said to be closing.
+    pub closing: u64,
+    /// Gone.
+    pub gone: u64,
+    /// Announced, and never seen.
+    pub lapsed: u64,
+}
+
+/// A tunnel that was announced and isn't seen yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claimed {
+    /// User of FRP.
+    pub user: String,
+    /// Its type, before any takeover.
+    pub kind: ProxyKind,
+    /// What it claims.
+    pub domains: Vec<String>,
+    /// Whether it was taken over.
+    pub taken_over: bool,
+    /// When.
+    pub at: SystemTime,
 }
 
 /// What is known from one frps's admin API.
@@ -72,8 +114,14 @@ pub struct State {
 pub struct FrpsState {
     /// The server it belongs to. Another one under the same name starts from nothing.
     pub server: ServerKey,
-    /// Last listing it gave.
-    pub listing: Option<Arc<Listing>>,
+    /// Its tunnels, as last seen.
+    pub table: Table,
+    /// Those that were announced. At most [`MOST_CLAIMED`].
+    pub claimed: BTreeMap<String, Claimed>,
+    /// Its `subDomainHost`, as it tells.
+    pub subdomain_host: Option<String>,
+    /// It has given a listing.
+    pub listed: bool,
     /// When that was.
     pub listed_at: Option<SystemTime>,
     /// Why the last try gave none; `None` when it did, or before the first.
@@ -99,19 +147,27 @@ impl FrpsState {
     /// Nothing is known yet.
     #[must_use]
     pub fn unknown(server: ServerKey) -> Self {
-        Self { server, listing: None, listed_at: None, fault: None }
+        Self {
+            server,
+            table: Table::new_sync(),
+            claimed: BTreeMap::new(),
+            subdomain_host: None,
+            listed: false,
+            listed_at: None,
+            fault: None,
+        }
     }
 
     /// Whether what we use is not what it said last: it fails to answer, or never has.
     #[must_use]
     pub fn is_stale(&self) -> bool {
-        self.fault.is_some() || self.listing.is_none()
+        self.fault.is_some() || !self.listed
     }
 
-    /// Number of tunnels in the listing in use.
+    /// Number of tunnels that are known.
     #[must_use]
     pub fn tunnels(&self) -> usize {
-        self.listing.as_ref().map_or(0, |listing| listing.proxies.len())
+        self.table.size()
     }
 }
 
@@ -142,6 +198,9 @@ impl State {
             config: None,
             addresses: BTreeMap::new(),
             frps: BTreeMap::new(),
+            directory: Directory::default(),
+            seals: None,
+            counts: TunnelCounts::default(),
             reloads: Reloads::default(),
             draining: false,
         }
@@ -158,12 +217,8 @@ impl State {
         if self.config.is_none() {
             return Err("no configuration is in force yet".into());
         }
-        let silent: Vec<_> = self
-            .frps
-            .iter()
-            .filter(|(_, frps)| frps.listing.is_none())
-            .map(|(name, _)| name.as_str())
-            .collect();
+        let silent: Vec<_> =
+            self.frps.iter().filter(|(_, frps)| !frps.listed).map(|(name, _)| name.as_str()).collect();
         if !silent.is_empty() && now.since(self.fixed.started) < FIRST_LISTING_WAIT {
             return Err(format!("waiting for the first listing of {}", silent.join(", ")));
         }

@@ -13,17 +13,18 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use frp_gateway_config::model::Config;
 use lb_algos::Rng;
 use tokio::{
     sync::{mpsc, oneshot},
     task::AbortHandle,
-    time::{MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval, sleep_until},
 };
 
 use super::{
     announce::{announce, warn},
-    compile::{Compiled, Identities, compile},
-    directory,
+    compile::{Compiled, Fleet, Identities, TunnelIdentities, chosen, compile},
+    directory::Touched,
     effect::{Effect, ProbeKey},
     event::Event,
     reducer::{Step, reduce},
@@ -34,15 +35,20 @@ use super::{
 use crate::{
     clock,
     data::{access_log::AccessLogHandle, listener, worker::Workers},
-    frps::poller,
-    health::{active, outlier},
-    snapshot::{Published, Snapshot},
+    frps::{ask::Ask, poller},
+    health::{
+        active::{self, Probed},
+        outlier,
+    },
+    snapshot::{Published, Route, Snapshot, Tunnels},
 };
 
 /// Events that may wait; senders wait then.
 const INBOX: usize = 256;
 /// How often what removed listeners hold is looked after.
 const TIDY: Duration = Duration::from_secs(5);
+/// Changes of tunnels within this time become one snapshot. The first of them isn't kept waiting.
+const GATHER: Duration = Duration::from_millis(20);
 
 /// Where others read the present [`State`].
 pub type Board = Arc<ArcSwap<State>>;
@@ -129,12 +135,20 @@ pub struct Control {
     parts: Parts,
     state: State,
     identities: Identities,
+    tunnels: TunnelIdentities,
+    /// Hosts that changed since the last publish.
+    touched: Touched,
+    published_at: Instant,
     resolver: Resolver,
     handle: Handle,
     inbox: mpsc::Receiver<Message>,
     pollers: HashMap<String, Running>,
     probes: HashMap<ProbeKey, Running>,
     watches: HashMap<String, Running>,
+    /// Probes of tunnels: they come and go with them.
+    tunnel_probes: HashMap<ProbeKey, Running>,
+    /// The configuration has changed: what probes do may be another thing.
+    probes_are_old: bool,
     seeds: RandomState,
     spawned: u64,
 }
@@ -165,6 +179,9 @@ impl Control {
         let handle = Handle { inbox: sender, board: Arc::new(ArcSwap::from_pointee(state.clone())) };
         let control = Self {
             identities: Identities::new(parts.fixed.workers),
+            tunnels: TunnelIdentities::new(parts.fixed.workers),
+            touched: Touched::new(),
+            published_at: Instant::now(),
             parts,
             state,
             resolver: Resolver::default(),
@@ -173,6 +190,8 @@ impl Control {
             pollers: HashMap::new(),
             probes: HashMap::new(),
             watches: HashMap::new(),
+            tunnel_probes: HashMap::new(),
+            probes_are_old: false,
             seeds: RandomState::new(),
             spawned: 0,
         };
@@ -207,6 +226,10 @@ impl Control {
                     }
                     None => return,
                 },
+                // Tunnels that flap by the hundred cost a snapshot every so often, not one each.
+                () = sleep_until((self.published_at + GATHER).into()), if !self.touched.is_empty() => {
+                    self.publish_tunnels();
+                }
                 _ = tidy.tick() => self.tidy(),
             }
         }
@@ -263,20 +286,40 @@ impl Control {
                 Effect::Bind { .. } | Effect::SwitchAccessLog(_) => {} // prepared
                 Effect::Publish => {
                     if let Some(compiled) = compiled.take() {
+                        self.probes_are_old = true;
                         self.publish(compiled);
                         self.open(std::mem::take(&mut sockets));
                     }
                 }
-                Effect::PublishTunnels => self.publish_tunnels(),
+                Effect::PublishTunnels(touched) => {
+                    self.touched.extend(touched);
+                    // Who reads "ready" may connect at once, so nothing waits while nobody is told yet.
+                    let starting = self.handle.board.load().readiness(now.tick).is_err();
+                    if starting || self.published_at.elapsed() >= GATHER {
+                        self.publish_tunnels();
+                    }
+                }
+                Effect::Look { frps, names, claimed } => {
+                    let watch = self.tunnels.watch(&frps);
+                    watch.doubt(now.tick);
+                    watch.ask(Ask::Look { names, claimed });
+                }
                 Effect::Close { listener } => {
                     if let Some(slot) = self.identities.listener_slot(&listener) {
                         self.parts.workers.close(slot);
                         tracing::info!(%listener, "closed");
                     }
                 }
-                Effect::StopPoller { frps } => drop(self.pollers.remove(&frps)),
+                Effect::StopPoller { frps } => {
+                    self.tunnels.watch(&frps).set_poller(None);
+                    drop(self.pollers.remove(&frps));
+                }
                 Effect::StartPoller { frps, server, admin } => {
+                    let (asks, asked) = mpsc::unbounded_channel();
+                    let watch = self.tunnels.watch(&frps);
+                    watch.set_poller(Some(asks));
                     let poll = poller::poll(frps.clone(), server, admin, self.handle.clone(), self.rng());
+                    drop((asked, watch)); // TODO
                     self.pollers.insert(frps, Running(tokio::spawn(poll).abort_handle()));
                 }
                 Effect::StopProbe(key) => drop(self.probes.remove(&key)),
@@ -300,14 +343,20 @@ impl Control {
     }
 
     /// Does what can fail. What is in force stays as it is.
-    async fn prepare(&self, state: &mut State, effects: &[Effect], now: Now) -> Result<Prepared, Vec<Fault>> {
+    async fn prepare(
+        &mut self,
+        state: &mut State,
+        effects: &[Effect],
+        now: Now,
+    ) -> Result<Prepared, Vec<Fault>> {
         let mut prepared = Prepared::default();
         if effects.contains(&Effect::Publish)
             && let Some(config) = &state.config
         {
-            let tunnels = Arc::new(directory::merge(config, &state.frps));
-            let compiled = compile(config, state.generation, tunnels, &self.identities, now.tick)
+            let fleet = Fleet { config, directory: &state.directory, now: now.tick };
+            let mut compiled = compile(fleet, state.generation, &mut self.tunnels, &self.identities)
                 .map_err(|error| vec![Fault::plain("internal", "configuration", &error.to_string())])?;
+            compiled.snapshot.tunnel_hosts = self.tunnels.hosts_of(config);
             self.resolver.resolve_new(&compiled.snapshot).await;
             prepared.compiled = Some(compiled);
         }
@@ -355,12 +404,24 @@ impl Control {
         Ok(())
     }
 
-    fn publish(&mut self, Compiled { snapshot, identities, settlement }: Compiled) {
+    fn publish(&mut self, Compiled { mut snapshot, identities, settlement }: Compiled) {
+        let now = clock::now();
         self.identities = identities;
+        if let Some(config) = &self.state.config {
+            self.tunnels.follow(config);
+            let fleet = Fleet { config, directory: &self.state.directory, now };
+            let route = Arc::new(Route::of_tunnels(config.tunnels.timeout));
+            snapshot.tunnels = Arc::new(self.tunnels.all(fleet, route));
+            snapshot.tunnel_hosts = self.tunnels.hosts_of(config);
+            snapshot.tunnel_stats = self.tunnels.stats();
+        }
+        self.touched.clear();
+        self.published_at = Instant::now();
         self.parts.published.store(Arc::new(snapshot));
-        settlement.apply(clock::now());
+        settlement.apply(now);
         // New rules and new members are looked at now, not within a second.
         self.parts.published.load().pools.iter().for_each(|pool| pool.bell.notify_one());
+        self.probe_tunnels();
     }
 
     /// Accepts on new sockets. A listener that moved leaves its old ones.
@@ -376,27 +437,83 @@ impl Control {
         }
     }
 
-    fn publish_tunnels(&self) {
-        let Some(config) = &self.state.config else { return };
+    /// Publishes the hosts that changed. Everything else is shared with the snapshot before.
+    fn publish_tunnels(&mut self) {
+        let Some(config) = self.state.config.clone() else { return };
+        if self.selections_changed(&config) {
+            self.recompile();
+            return;
+        }
+        let fleet = Fleet { config: &config, directory: &self.state.directory, now: clock::now() };
         let present = self.parts.published.load();
+        let mut tunnels = Tunnels::clone(&present.tunnels);
+        for key in std::mem::take(&mut self.touched) {
+            let host = self.tunnels.host(fleet, &key);
+            tunnels.set(&key, host);
+        }
+        self.published_at = Instant::now();
         self.parts.published.store(Arc::new(Snapshot {
             generation: present.generation,
             listeners: present.listeners.clone(),
             routes: present.routes.clone(),
             pools: present.pools.clone(),
-            tunnels: Arc::new(directory::merge(config, &self.state.frps)),
+            tunnel_hosts: present.tunnel_hosts.clone(),
+            tunnel_stats: self.tunnels.stats(),
+            tunnels: Arc::new(tunnels),
         }));
     }
 
-    /// Lets go of what removed listeners hold, once their visitors are gone.
-    fn tidy(&mut self) {
-        let Some(config) = self.state.config.as_ref().filter(|_| self.identities.has_retired()) else {
-            return;
-        };
-        let tunnels = Arc::clone(&self.parts.published.load().tunnels);
-        match compile(config, self.state.generation, tunnels, &self.identities, clock::now()) {
+    /// Whether a configured pool of tunnels has other members now.
+    fn selections_changed(&self, config: &Config) -> bool {
+        let present = self.parts.published.load();
+        config.pools.iter().zip(&present.pools).any(|(pool, compiled)| {
+            let Some(selector) = &pool.tunnels else { return false };
+            let chosen = chosen(&self.state.directory, selector, &config.claims);
+            !self.tunnels.is_made_of(compiled, &chosen, config)
+        })
+    }
+
+    /// The same configuration with the tunnels there are now.
+    fn recompile(&mut self) {
+        let Some(config) = self.state.config.clone() else { return };
+        let fleet = Fleet { config: &config, directory: &self.state.directory, now: clock::now() };
+        match compile(fleet, self.state.generation, &mut self.tunnels, &self.identities) {
             Ok(compiled) => self.publish(compiled),
             Err(error) => tracing::error!(%error, "the configuration in force does not compile again"),
+        }
+    }
+
+    /// Probes what is in configured pools of tunnels now, and nothing else.
+    fn probe_tunnels(&mut self) {
+        let Some(config) = self.state.config.clone() else { return };
+        let present = self.parts.published.load_full();
+        let mut before = std::mem::take(&mut self.tunnel_probes);
+        for (pool, compiled) in config.pools.iter().zip(&present.pools) {
+            let (Some(_), Some(health)) = (&pool.tunnels, &pool.health) else { continue };
+            for member in &compiled.members {
+                let key = ProbeKey { pool: pool.name.clone(), endpoint: member.endpoint.id.clone() };
+                let running = before.remove(&key).filter(|_| !self.probes_are_old).unwrap_or_else(|| {
+                    let probed = Probed {
+                        pool: pool.name.clone(),
+                        endpoint: Arc::clone(&member.endpoint),
+                        member: Arc::clone(&member.state),
+                        bell: Arc::clone(&compiled.bell),
+                    };
+                    let probe = active::probe(probed, health.clone(), self.rng());
+                    Running(tokio::spawn(probe).abort_handle())
+                });
+                self.tunnel_probes.insert(key, running);
+            }
+        }
+        self.probes_are_old = false;
+    }
+
+    /// Lets go of what removed listeners hold, once their visitors are gone, and of tunnels that are gone.
+    fn tidy(&mut self) {
+        let Some(config) = self.state.config.clone() else { return };
+        self.tunnels.tidy(Fleet { config: &config, directory: &self.state.directory, now: clock::now() });
+        if self.identities.has_retired() {
+            self.recompile();
         }
     }
 

@@ -36,6 +36,9 @@ pub(crate) fn frps(name: &str, port: u16) -> Frps {
         vhost_http_port: Some(port),
         weight: 1,
         admin: None,
+        plugin: None,
+        tunnel_host: "127.0.0.1".into(),
+        subdomain_host: None,
         not_found_marker: None,
     }
 }
@@ -69,6 +72,7 @@ pub(crate) fn pool(name: &str, members: &[(&str, u32)]) -> Pool {
     Pool {
         name: name.into(),
         frps: members.iter().map(member).collect(),
+        tunnels: None,
         balance: Balance::RoundRobin,
         health: None,
         latency_decay: Duration::from_secs(2),
@@ -154,6 +158,18 @@ pub(crate) fn config() -> Config {
         listeners: vec![listener("web")],
         pools: vec![pool("shop", &[("a", 1), ("b", 1)])],
         routes: vec![route("shop", "shop.test", "shop")],
+        plugin: None,
+        takeover: Takeover { http: true, rules: Vec::new() },
+        claims: Claims { allow: true, share: false, rules: Vec::new() },
+        tunnels: Tunnels {
+            serve: false,
+            listeners: Vec::new(),
+            timeout: Some(Duration::from_secs(30)),
+            pool: pool("auto", &[]),
+            series: 100,
+        },
+        audit: AccessLog::Off,
+        agent: None,
     }
 }
 

@@ -24,8 +24,9 @@ use super::{
 use crate::{
     clock,
     error::Refusal,
+    frps::ask::Ask,
     http1::{HeadLimits, RequestHead, Version},
-    snapshot::{InFlight, Member},
+    snapshot::{Endpoint, InFlight, Member},
     telemetry::stats::Failure,
 };
 
@@ -148,8 +149,12 @@ pub(super) async fn connect(attempt: &Attempt<'_>) -> Result<Link, NoLink> {
     let limits = attempt.request.split.pool.limits;
     let open = endpoint.open_connection(limits.connections).ok_or(NoLink::Crowded)?;
     let pool = &attempt.request.split.pool;
-    let addresses = endpoint.addresses.load_full();
+    let addresses = endpoint.addresses();
     match upstream::connect(&addresses, pool.connect_timeout, attempt.deadline).await {
+        Ok(_) if !is_ours_still(endpoint).await => {
+            tracing::debug!(endpoint = endpoint.label(), "the tunnel's port changed hands");
+            Err(NoLink::Failed(Failure::TunnelChanged))
+        }
         Ok(stream) => {
             stats.connects.inc();
             if endpoint.connect_succeeded() {
@@ -169,6 +174,11 @@ pub(super) async fn connect(attempt: &Attempt<'_>) -> Result<Link, NoLink> {
             Err(NoLink::Failed(Failure::ConnectRefused))
         }
         Err((failure, error)) => {
+            if let Some(guard) = &endpoint.guard {
+                guard.watch.doubt(clock::now());
+                let names = vec![guard.registration.name.clone()];
+                guard.watch.ask(Ask::Look { names, claimed: false });
+            }
             if endpoint.connect_failed(clock::now(), pool.fail_timeout)
                 && let Some(suppressed) = attempt.request.connection.worker.may_complain("endpoint down")
             {
@@ -183,6 +193,14 @@ pub(super) async fn connect(attempt: &Attempt<'_>) -> Result<Link, NoLink> {
             }
             Err(NoLink::Failed(failure))
         }
+    }
+}
+
+/// Whether what was just connected to is the tunnel that is meant: its port may belong to another by now.
+async fn is_ours_still(endpoint: &Endpoint) -> bool {
+    match &endpoint.guard {
+        None => true,
+        Some(guard) => guard.watch.is_still(&guard.registration).await,
     }
 }
 
@@ -299,8 +317,13 @@ async fn once<'a>(
                 _ => {
                     // 6a. frps's own 404 is no answer.
                     let marker = attempt.member.not_found_marker.as_deref();
-                    let length = match absent::suspect(response, wait.incoming.filled(), head.method, marker)
-                    {
+                    let wire = wait.incoming.filled();
+                    let suspicion = match attempt.member.tunnel {
+                        None => absent::suspect(response, wire, head.method, marker),
+                        // frps's vhost has no part in it.
+                        Some(_) => Suspicion::None,
+                    };
+                    let length = match suspicion {
                         Suspicion::None => None,
                         Suspicion::Likely => Some(0),
                         Suspicion::Body(length) => {
@@ -394,7 +417,7 @@ fn failed(wait: &Wait<'_>, body: &Body, head: &RequestHead, failure: Failure) ->
     let refusal = match failure {
         Failure::ResponseTimeout => Refusal::UpstreamTimeout,
         Failure::InvalidResponse => Refusal::UpstreamInvalid,
-        Failure::ConnectRefused | Failure::ConnectTimeout => Refusal::ConnectFailed,
+        Failure::ConnectRefused | Failure::ConnectTimeout | Failure::TunnelChanged => Refusal::ConnectFailed,
         Failure::Reset | Failure::ClosedEarly | Failure::Truncated => Refusal::UpstreamBroken,
     };
     Try::Ended(match progress.evidence {

@@ -18,6 +18,7 @@ use super::{
     absent::Absences,
     affinity::key,
     attempt::{self, Attempt, Ending},
+    auth,
     buffer::Buffer,
     connection::Next,
     exchange::{Body, Report, Request, Scratch, Stop},
@@ -57,9 +58,13 @@ pub async fn serve(
     let deadline = request.route.timeout.map(|timeout| request.begun + timeout);
     scratch.tried.clear();
     scratch.holders.clear();
-    if !request.snapshot.tunnels.is_empty() {
+    // Whoever is in a pool of tunnels has the tunnel.
+    if !pool.of_tunnels && !request.snapshot.tunnels.is_empty() {
         let path = String::from_utf8_lossy(scratch.request.path.of(buffer.filled()));
         request.snapshot.tunnels.holders(&scratch.host, &path, |frps| scratch.holders.push(frps));
+    }
+    if pool.guarded {
+        leave_out_who_refuses(pool, scratch, buffer.filled())?;
     }
     scratch.session = session::read(pool, &scratch.request, buffer.filled());
     let visitor = (request.listener, request.connection.peer);
@@ -109,6 +114,7 @@ pub async fn serve(
                 && scratch.request.body != RequestBody::None
                 && scratch.request.body != RequestBody::Length(0)
                 && !scratch.request.expect_continue
+                && member.tunnel.is_none()
                 && !scratch.holders.contains(&member.frps)
                 && !worker.absences.borrow().is_confirmed(request.scope, member.endpoint.number),
             // Nobody else may answer in a strict session.
@@ -156,6 +162,19 @@ pub async fn serve(
         }
         now = clock::now();
     }
+}
+
+/// Leaves out the members that want other credentials than the visitor's.
+fn leave_out_who_refuses(pool: &Pool, scratch: &mut Scratch, wire: &[u8]) -> Result<(), Stop> {
+    let Scratch { request: head, tried, .. } = scratch;
+    let mut admitted = false;
+    for (index, member) in pool.members.iter().enumerate() {
+        match member.auth() {
+            Some(wanted) if !auth::admits(wanted, head, wire) => tried.push(index),
+            Some(_) | None => admitted = true,
+        }
+    }
+    if admitted { Ok(()) } else { Err(Stop::Refused(Refusal::Unauthorized, "")) }
 }
 
 /// What a look at the pool came to.

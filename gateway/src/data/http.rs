@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use super::{
     access_log,
     answer::{self, About},
-    attempts,
+    attempts, auth,
     buffer::{Buffer, LARGE, SMALL},
     connection::{Connection, Next},
     exchange::{Body, Report, Request, Scratch, Stop},
@@ -21,7 +21,7 @@ use super::{
 use crate::{
     error::Refusal,
     http1::{ChunkedDecoder, Method, RequestBody, RequestHead},
-    snapshot::{Listener, Route, Snapshot, Split, router},
+    snapshot::{Found, Listener, Route, Snapshot, Split, router},
     telemetry::stats::class_of,
 };
 
@@ -58,12 +58,12 @@ pub async fn exchange(
         Ok(planned) => {
             body = planned;
             // 3. Where it goes.
-            match find_route(worker, listener, buffer, scratch) {
+            match find_route(worker, snapshot, listener, buffer, scratch) {
                 Err(stop) => Err(stop),
                 Ok((found, chosen)) => {
                     (route, split) = (Some(found), Some(chosen));
                     let path = scratch.request.path.of(buffer.filled());
-                    let scope = worker.absences.borrow().scope(chosen.pool.slot, &scratch.host, path);
+                    let scope = worker.absences.borrow().scope(chosen.pool.number(), &scratch.host, path);
                     let request =
                         Request { connection, snapshot, listener, begun, route: found, split: chosen, scope };
                     attempts::serve(&request, &mut body, stream, buffer, scratch, &mut report).await
@@ -179,6 +179,7 @@ fn plan_body(head: &RequestHead, buffer: &Buffer, listener: &Listener) -> Result
 /// Finds the route and draws a pool.
 fn find_route<'a>(
     worker: &Worker,
+    snapshot: &'a Snapshot,
     listener: &'a Listener,
     buffer: &Buffer,
     scratch: &mut Scratch,
@@ -195,7 +196,11 @@ fn find_route<'a>(
         return Err(Stop::Refused(Refusal::BadRequest(400), "no_host"));
     }
     let view = View { head, wire, host: &scratch.host };
-    let route = listener.router.find(&view).ok_or(Stop::Refused(Refusal::NoRoute, ""))?;
+    let found = listener.router.find(&snapshot.tunnels, &view);
+    let route = match found.ok_or(Stop::Refused(Refusal::NoRoute, ""))? {
+        Found::Route(route) => route,
+        Found::Tunnels(tunnels) => return Ok((&snapshot.tunnels.route, &tunnels.split)),
+    };
     let split = route
         .split(|below| worker.rng.borrow_mut().below(below))
         .ok_or(Stop::Refused(Refusal::NoEndpoint, "all pools of the route weigh 0"))?;
@@ -204,8 +209,10 @@ fn find_route<'a>(
 
 fn count(worker: &Worker, begun: Instant, split: Option<&Split>, report: &Report) {
     let (Some(split), Some(member)) = (split, report.member) else { return };
-    if let Some(requests) = split.stats.requests.get(member) {
-        requests.of(worker.id).by_class[class_of(report.status)].inc();
+    let class = class_of(report.status);
+    split.stats.requests.get(member).unwrap_or(&split.stats.rest).of(worker.id).by_class[class].inc();
+    if let Some(tunnel) = split.pool.members.get(member).and_then(|member| member.tunnel.as_ref()) {
+        tunnel.answers.of(worker.id).by_class[class].inc();
     }
     let nanoseconds = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
     split.stats.latency.of(worker.id).observe_ns(nanoseconds);
@@ -243,5 +250,9 @@ impl router::Request for View<'_> {
         self.head.fields.iter().any(|field| {
             field.name.of(self.wire).eq_ignore_ascii_case(name) && test(field.value.of(self.wire))
         })
+    }
+
+    fn is_basic_user(&self, user: &str) -> bool {
+        auth::is_user(user, self.head, self.wire)
     }
 }

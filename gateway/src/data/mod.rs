@@ -11,6 +11,7 @@ pub mod affinity;
 pub mod answer;
 pub mod attempt;
 pub mod attempts;
+pub mod auth;
 pub mod buffer;
 pub mod connection;
 pub mod exchange;

@@ -87,7 +87,9 @@ impl IdleConnections {
     pub fn sweep(&self, now: Tick, is_known: impl Fn(u64) -> bool) {
         self.by_endpoint.borrow_mut().retain(|endpoint, list| {
             list.retain(|idle| idle.until > now && is_quiet(&idle.link.stream));
-            is_known(*endpoint) && !list.is_empty()
+            let of_tunnel = list.first().map(|idle| idle.link.open.endpoint());
+            let of_tunnel = of_tunnel.filter(|endpoint| endpoint.id.tunnel.is_some());
+            of_tunnel.map_or_else(|| is_known(*endpoint), |endpoint| !endpoint.is_gone()) && !list.is_empty()
         });
     }
 

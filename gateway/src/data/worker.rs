@@ -158,7 +158,9 @@ pub struct Worker {
     snapshot: RefCell<LocalSnapshot>,
     #[expect(clippy::vec_box, reason = "a connection's task holds and moves a pointer only")]
     scratch: RefCell<Vec<Box<Scratch>>>,
-    policies: RefCell<Vec<Option<PolicyState>>>,
+    policies: RefCell<Vec<Option<Box<PolicyState>>>>,
+    /// Those of [`Pool::auto`](crate::snapshot::Pool::auto) pools: their slots are a series of their own.
+    tunnel_policies: RefCell<Vec<Option<Box<PolicyState>>>>,
     connections: Arc<Shards<Counter>>,
     open: RefCell<HashMap<u64, (Rc<Presence>, AbortHandle), foldhash::fast::RandomState>>,
     next_connection: Cell<u64>,
@@ -200,6 +202,7 @@ impl Worker {
             published: RefCell::new(Cache::new(published)),
             scratch: RefCell::default(),
             policies: RefCell::default(),
+            tunnel_policies: RefCell::default(),
             connections,
             open: RefCell::default(),
             next_connection: Cell::new(0),
@@ -239,11 +242,11 @@ impl Worker {
         pool: &crate::snapshot::Pool,
         work: impl FnOnce(&mut PolicyState) -> T,
     ) -> T {
-        let mut policies = self.policies.borrow_mut();
+        let mut policies = if pool.auto { &self.tunnel_policies } else { &self.policies }.borrow_mut();
         if policies.len() <= pool.slot {
             policies.resize_with(pool.slot + 1, || None);
         }
-        work(policies[pool.slot].get_or_insert_with(|| PolicyState::new(pool)))
+        work(policies[pool.slot].get_or_insert_with(|| Box::new(PolicyState::new(pool))))
     }
 
     /// Whether the process or this listener is shutting down.

@@ -11,6 +11,9 @@ use crate::control::{Event, Handle, state::ServerKey};
 /// Deadline of one listing, all its pages included.
 pub const LISTING_DEADLINE: Duration = Duration::from_secs(5);
 
+/// How long a claimed proxy is looked for: after that it has lapsed.
+pub const CLAIM_DEADLINE: Duration = Duration::from_secs(5);
+
 /// Polls until the task is aborted or the control plane is gone. The first listing begins at once.
 pub async fn poll(frps: String, server: ServerKey, admin: FrpsAdmin, control: Handle, mut rng: Rng) {
     let mut client = AdminClient::new(&admin);

@@ -134,13 +134,13 @@ impl Listing {
                     list.sort();
                     list.dedup();
                 }
-                Proxy { name, domains: all, locations }
+                Proxy { name, domains: all, locations, ..Proxy::default() }
             })
             .collect();
         proxies.sort();
         // Paging is no snapshot: a change between two pages may repeat a proxy.
         proxies.dedup();
-        Self { proxies }
+        Self { proxies, subdomain_host: None }
     }
 }
 
@@ -170,6 +170,7 @@ mod tests {
             name: name.into(),
             domains: domains.iter().map(ToString::to_string).collect(),
             locations: locations.iter().map(ToString::to_string).collect(),
+            ..Proxy::default()
         };
         assert_eq!(
             Listing::new(live, "frp.test").proxies,

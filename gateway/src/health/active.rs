@@ -153,7 +153,7 @@ impl Comeback {
 /// # Errors
 /// Why it failed.
 pub async fn once(endpoint: &Endpoint, health: &Health) -> Result<(), ProbeFailure> {
-    let addresses = endpoint.addresses.load_full();
+    let addresses = endpoint.addresses();
     timeout(health.timeout, attempt(&addresses, &health.check))
         .await
         .unwrap_or(Err(ProbeFailure::Timeout(health.timeout)))

@@ -1,11 +1,11 @@
 //! A thing a request can be sent to, with everything that must outlive the snapshot naming it.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc,
         atomic::{
-            AtomicU32, AtomicU64,
+            AtomicBool, AtomicU32, AtomicU64,
             Ordering::{Relaxed, SeqCst},
         },
     },
@@ -16,26 +16,72 @@ use arc_swap::ArcSwap;
 use lb_algos::Tick;
 
 use super::queue::WaitQueue;
-use crate::telemetry::{
-    shard::{Padded, Shards},
-    stats::EndpointShard,
+use crate::{
+    frps::{ask::Registration, watch::FrpsWatch},
+    telemetry::{
+        shard::{Padded, Shards},
+        stats::EndpointShard,
+    },
 };
 
-/// Identity of a vhost endpoint. A changed address is another endpoint: nothing learnt about the old one holds.
+/// Identity of an endpoint: an frps's vhost port, or the port of one tunnel. A changed address is another endpoint, and so is
+/// a tunnel that registered anew: no kept connection of the old one may be used for it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EndpointId {
     /// Name of the frps.
     pub frps: Arc<str>,
     /// Host as configured (IP or DNS name).
     pub host: Arc<str>,
-    /// vhost port.
+    /// vhost port, or the tunnel's.
     pub port: u16,
+    /// Whose port it is; `None` = the vhost port.
+    pub tunnel: Option<Arc<Registration>>,
+}
+
+/// A host that endpoints are at, with the addresses it has.
+#[derive(Debug)]
+pub struct Host {
+    /// IP or DNS name.
+    pub name: Arc<str>,
+    /// What it resolves to; the resolver replaces them. May be empty: not resolved yet.
+    pub addresses: ArcSwap<Vec<IpAddr>>,
+}
+
+impl Host {
+    /// An IP address is its own address; a name has none yet.
+    #[must_use]
+    pub fn new(name: Arc<str>) -> Self {
+        let addresses = name.parse().map(|ip| vec![ip]).unwrap_or_default();
+        Self { name, addresses: ArcSwap::from_pointee(addresses) }
+    }
+
+    /// Whether it has to be looked up.
+    #[must_use]
+    pub fn is_name(&self) -> bool {
+        self.name.parse::<IpAddr>().is_err()
+    }
+}
+
+/// What has to be asked before a fresh connection to a tunnel's port carries a request: the port may belong to somebody else
+/// by now.
+#[derive(Debug)]
+pub struct Guard {
+    /// Whose port it is.
+    pub registration: Arc<Registration>,
+    /// Whom to ask.
+    pub watch: Arc<FrpsWatch>,
 }
 
 impl EndpointId {
-    /// Hash that is the same after a restart and in every gateway.
+    /// Hash that is the same after a restart and in every gateway. A tunnel's upper half is its name's, so that it is known
+    /// again on another frps.
     #[must_use]
     pub fn key(&self) -> u64 {
+        if let Some(tunnel) = &self.tunnel {
+            let name = lb_algos::stable_hash(&[b"tunnel", tunnel.name.as_bytes()]);
+            let here = lb_algos::stable_hash(&[self.frps.as_bytes(), tunnel.name.as_bytes()]);
+            return name & !u64::from(u32::MAX) | here & u64::from(u32::MAX);
+        }
         lb_algos::stable_hash(&[self.frps.as_bytes(), self.host.as_bytes(), &self.port.to_be_bytes()])
     }
 
@@ -43,7 +89,20 @@ impl EndpointId {
     #[must_use]
     pub fn of(frps: &frp_gateway_config::model::Frps) -> Option<Self> {
         let port = frps.vhost_http_port?;
-        Some(Self { frps: frps.name.as_str().into(), host: frps.host.as_str().into(), port })
+        Some(Self { frps: frps.name.as_str().into(), host: frps.host.as_str().into(), port, tunnel: None })
+    }
+
+    /// What stays the same when a tunnel registers anew: what is learnt about it belongs to this.
+    #[must_use]
+    pub fn lasting(&self) -> Self {
+        let Some(tunnel) = &self.tunnel else { return self.clone() };
+        let nameless = Registration {
+            name: tunnel.name.clone(),
+            port: 0,
+            sealed: String::new(),
+            started: String::new(),
+        };
+        Self { frps: Arc::clone(&self.frps), host: "".into(), port: 0, tunnel: Some(Arc::new(nameless)) }
     }
 }
 
@@ -54,8 +113,12 @@ pub struct Endpoint {
     pub id: EndpointId,
     /// Process-unique number: what policies and connection pools key on.
     pub number: u64,
-    /// Addresses that `id.host` resolves to; the resolver replaces them. May be empty: not resolved yet.
-    pub addresses: ArcSwap<Vec<SocketAddr>>,
+    /// Where it is.
+    pub host: Arc<Host>,
+    /// Asked after each fresh connect; `None` = nobody else can have the port.
+    pub guard: Option<Guard>,
+    label: Box<str>,
+    gone: AtomicBool,
     /// Per-worker counters.
     pub stats: Shards<EndpointShard>,
     in_flight: Padded<AtomicU32>,
@@ -74,11 +137,24 @@ impl Endpoint {
     /// A new endpoint of which nothing is known.
     #[must_use]
     pub fn new(id: EndpointId, number: u64, workers: usize) -> Self {
-        let addresses = id.host.parse().map(|ip| vec![SocketAddr::new(ip, id.port)]).unwrap_or_default();
+        let host = Arc::new(Host::new(Arc::clone(&id.host)));
+        Self::at(host, id, number, workers, None)
+    }
+
+    /// As [`Endpoint::new`], at a host that others share.
+    #[must_use]
+    pub fn at(host: Arc<Host>, id: EndpointId, number: u64, workers: usize, guard: Option<Guard>) -> Self {
+        let label = match &id.tunnel {
+            Some(tunnel) => format!("{}/{}", id.frps, tunnel.name).into(),
+            None => (*id.frps).into(),
+        };
         Self {
+            host,
+            guard,
+            label,
+            gone: AtomicBool::new(false),
             id,
             number,
-            addresses: ArcSwap::from_pointee(addresses),
             stats: Shards::new(workers),
             in_flight: Padded::default(),
             connections: AtomicU32::new(0),
@@ -87,10 +163,27 @@ impl Endpoint {
         }
     }
 
-    /// Name in metrics and logs: that of the frps.
+    /// Name in metrics and logs: that of the frps, or `FRPS/TUNNEL`.
     #[must_use]
     pub fn label(&self) -> &str {
-        &self.id.frps
+        &self.label
+    }
+
+    /// Addresses with the port. Empty: not resolved yet.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.host.addresses.load().iter().map(|ip| SocketAddr::new(*ip, self.id.port)).collect()
+    }
+
+    /// Its tunnel is gone: kept connections to it are of no use any more.
+    pub fn retire(&self) {
+        self.gone.store(true, Relaxed);
+    }
+
+    /// Whether [`Endpoint::retire`] was called.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.gone.load(Relaxed)
     }
 
     /// Requests sent here and not yet ended, over all workers and snapshots.
@@ -191,6 +284,14 @@ impl Drop for InFlight<'_> {
 #[derive(Debug)]
 pub struct OpenConnection(Arc<Endpoint>);
 
+impl OpenConnection {
+    /// Where it leads.
+    #[must_use]
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.0
+    }
+}
+
 impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.0.connections.fetch_sub(1, SeqCst);
@@ -202,7 +303,7 @@ mod tests {
     use super::*;
 
     fn endpoint() -> Arc<Endpoint> {
-        let id = EndpointId { frps: "a".into(), host: "127.0.0.1".into(), port: 80 };
+        let id = EndpointId { frps: "a".into(), host: "127.0.0.1".into(), port: 80, tunnel: None };
         Arc::new(Endpoint::new(id, 1, 2))
     }
 

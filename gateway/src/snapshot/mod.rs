@@ -16,13 +16,15 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
+use crate::telemetry::stats::TunnelStats;
+
 pub use self::{
-    endpoint::{Endpoint, EndpointId, InFlight, OpenConnection},
+    endpoint::{Endpoint, EndpointId, Guard, Host, InFlight, OpenConnection},
     listener::Listener,
     member::{MemberState, Outcome},
-    pool::{Member, Pool},
+    pool::{Direct, Member, Pool},
     queue::WaitQueue,
-    router::{Route, Router, Split},
+    router::{Found, Route, Router, Split},
     tunnels::Tunnels,
 };
 
@@ -37,8 +39,12 @@ pub struct Snapshot {
     pub routes: Vec<Arc<Route>>,
     /// All pools, in file order.
     pub pools: Vec<Arc<Pool>>,
-    /// Which frps holds which host, as far as their admin APIs tell.
+    /// Which frps holds which host, as far as their admin APIs tell, and the routes that tunnels are by themselves.
     pub tunnels: Arc<Tunnels>,
+    /// Where the tunnels' ports are.
+    pub tunnel_hosts: Vec<Arc<Host>>,
+    /// What tunnels count.
+    pub tunnel_stats: Arc<TunnelStats>,
 }
 
 /// Where the writer stores and the workers load snapshots.

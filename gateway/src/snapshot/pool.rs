@@ -9,7 +9,11 @@ use frp_gateway_config::model;
 use super::{endpoint::Endpoint, member::MemberState, queue::WaitQueue};
 use crate::{
     data::affinity::Sealer,
-    telemetry::{shard::Shards, stats::PoolShard},
+    frps::{BasicAuth, Rewrite},
+    telemetry::{
+        shard::Shards,
+        stats::{PoolShard, RequestShard},
+    },
 };
 
 /// One compiled pool. Immutable; what changes lives in the members.
@@ -69,9 +73,21 @@ pub struct Pool {
     pub bell: Arc<tokio::sync::Notify>,
     /// Per-worker counters; survive reloads.
     pub stats: Arc<Shards<PoolShard>>,
+    /// Made of the tunnels that claim a host, without a configured pool. Its slot is one of a series of its own.
+    pub auto: bool,
+    /// Its members are what claims the host (`tunnels:`, or [`Pool::auto`]): whoever is in it has the tunnel.
+    pub of_tunnels: bool,
+    /// Some member wants visitors to authenticate.
+    pub guarded: bool,
 }
 
 impl Pool {
+    /// What is remembered of a pool is remembered under this: its slot, apart for the two series.
+    #[must_use]
+    pub const fn number(&self) -> usize {
+        self.slot * 2 + self.auto as usize
+    }
+
     /// Most requests that may be in flight at `member`.
     #[must_use]
     pub fn in_flight_limit(&self, member: &Member) -> u32 {
@@ -100,4 +116,31 @@ pub struct Member {
     pub not_found_marker: Option<Arc<[u8]>>,
     /// Index of the frps in [`super::Snapshot::tunnels`].
     pub frps: u32,
+    /// It is a tunnel's own port: what frps's vhost would do is ours to do. `None` = the vhost port.
+    pub tunnel: Option<Arc<Direct>>,
+}
+
+impl Member {
+    /// Basic authentication that it wants of visitors.
+    #[must_use]
+    pub fn auth(&self) -> Option<&BasicAuth> {
+        self.tunnel.as_ref()?.auth.as_ref()
+    }
+
+    /// What is to be changed in messages; `None` = nothing.
+    #[must_use]
+    pub fn rewrite(&self) -> Option<&Rewrite> {
+        self.tunnel.as_ref().map(|tunnel| &tunnel.rewrite).filter(|rewrite| !rewrite.is_empty())
+    }
+}
+
+/// A tunnel that was taken over, as a member of a pool.
+#[derive(Debug)]
+pub struct Direct {
+    /// What frps would have changed in messages.
+    pub rewrite: Rewrite,
+    /// What visitors have to know.
+    pub auth: Option<BasicAuth>,
+    /// Answers by status class; tunnels beyond the cap share one.
+    pub answers: Arc<Shards<RequestShard>>,
 }

@@ -11,7 +11,10 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use frp_gateway_config::model;
 use regex::bytes::Regex;
 
-use super::pool::Pool;
+use super::{
+    pool::Pool,
+    tunnels::{TunnelRoute, Tunnels, is_wildcard},
+};
 use crate::telemetry::stats::SplitStats;
 
 /// A compiled route.
@@ -74,6 +77,8 @@ pub trait Request {
     fn method(&self) -> &[u8];
     /// Calls `test` with each value of the header field `name` until one fits.
     fn any_header(&self, name: &[u8], test: &mut dyn FnMut(&[u8]) -> bool) -> bool;
+    /// Whether it authenticates (HTTP Basic) as `user`, whatever the password.
+    fn is_basic_user(&self, user: &str) -> bool;
 }
 
 /// All routes of one listener.
@@ -83,12 +88,38 @@ pub struct Router {
     /// By suffix with its leading dot.
     wildcard: HashMap<Box<str>, Vec<Arc<Route>>, foldhash::fast::RandomState>,
     any: Vec<Arc<Route>>,
+    /// Tunnels are routes by themselves here.
+    serves_tunnels: bool,
+}
+
+/// What serves a request.
+#[derive(Debug, Clone, Copy)]
+pub enum Found<'a> {
+    /// A configured route.
+    Route(&'a Arc<Route>),
+    /// Tunnels that claim the host.
+    Tunnels(&'a TunnelRoute),
 }
 
 /// A regular expression of the configuration that doesn't compile. The configuration checks this first.
 pub type BadRegex = regex::Error;
 
 impl Route {
+    /// What all tunnel routes share: the name `auto` and a timeout.
+    #[must_use]
+    pub fn of_tunnels(timeout: Option<Duration>) -> Self {
+        Self {
+            name: "auto".into(),
+            timeout,
+            splits: Vec::new(),
+            total_weight: 0,
+            path: Path::Prefix(Box::default()),
+            methods: Vec::new(),
+            headers: Vec::new(),
+            query: Vec::new(),
+        }
+    }
+
     /// Compiles the conditions of `route`.
     ///
     /// # Errors
@@ -179,31 +210,55 @@ impl Router {
         router
     }
 
-    /// The route of a request.
-    pub fn find(&self, request: &impl Request) -> Option<&Arc<Route>> {
+    /// Whether tunnels are routes by themselves here.
+    #[must_use]
+    pub fn serving_tunnels(mut self, serves: bool) -> Self {
+        self.serves_tunnels = serves;
+        self
+    }
+
+    /// What serves a request: the most specific host first; then the more specific path; a configured route on a tie.
+    pub fn find<'a>(&'a self, tunnels: &'a Tunnels, request: &impl Request) -> Option<Found<'a>> {
         let host = request.host();
-        let fit = |list: &'_ Vec<Arc<Route>>| list.iter().position(|route| route.fits(request));
-        if let Some(list) = self.exact.get(host)
-            && let Some(index) = fit(list)
-        {
-            return list.get(index);
+        let route = |list: Option<&'a Vec<Arc<Route>>>| list?.iter().find(|route| route.fits(request));
+        let tunnel = |level: &str| tunnels.route_at(level, request);
+        let by_tunnels = self.serves_tunnels && !tunnels.is_empty();
+        let found = better(route(self.exact.get(host)), if by_tunnels { tunnel(host) } else { None });
+        if found.is_some() {
+            return found;
         }
-        if !self.wildcard.is_empty() {
+        if by_tunnels || !self.wildcard.is_empty() {
             for (dot, _) in host.match_indices('.') {
-                if let Some(list) = self.wildcard.get(&host[dot..])
-                    && let Some(index) = fit(list)
-                {
-                    return list.get(index);
+                let suffix = &host[dot..];
+                let claimed = if by_tunnels && is_wildcard(suffix) { tunnel(suffix) } else { None };
+                let found = better(route(self.wildcard.get(suffix)), claimed);
+                if found.is_some() {
+                    return found;
                 }
             }
         }
-        self.any.get(fit(&self.any)?)
+        better(route(Some(&self.any)), if by_tunnels { tunnel("*") } else { None })
     }
 
     /// Number of distinct hosts.
     #[must_use]
     pub fn hosts(&self) -> usize {
         self.exact.len() + self.wildcard.len()
+    }
+}
+
+/// Of two for the same host: the longer path, the configured one on a tie. An exact path and a regular expression are more
+/// specific than every prefix.
+fn better<'a>(route: Option<&'a Arc<Route>>, tunnels: Option<&'a TunnelRoute>) -> Option<Found<'a>> {
+    match (route, tunnels) {
+        (None, tunnels) => tunnels.map(Found::Tunnels),
+        (Some(route), None) => Some(Found::Route(route)),
+        (Some(route), Some(tunnels)) => match &route.path {
+            Path::Prefix(prefix) if tunnels.location.trim_end_matches('/').len() > prefix.len() => {
+                Some(Found::Tunnels(tunnels))
+            }
+            Path::Prefix(_) | Path::Exact(_) | Path::Regex(_) => Some(Found::Route(route)),
+        },
     }
 }
 

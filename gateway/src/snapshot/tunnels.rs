@@ -1,14 +1,40 @@
-//! Which frps holds which host: the listings of their admin APIs, merged for one look-up per request.
+//! Which frps holds which host, and what tunnels serve by themselves: one look-up per request.
 //!
-//! A listing is a preference, not a filter: a tunnel may be a moment younger than the last poll. Matching follows
-//! frps: exact name, then `*.` wildcards from the longest suffix, then `*`; locations are plain string prefixes.
+//! For pools of vhost ports a listing is a preference, not a filter: a tunnel may be a moment younger than the last poll.
+//! Matching follows frps: exact name, then `*.` wildcards from the longest suffix, then `*`; locations are plain string
+//! prefixes, and at each level routes for the visitor's basic-auth user go first.
+//!
+//! The table is persistent (a hash trie): a changed host costs O(log n), whatever the size of the fleet, and requests that
+//! hold an older one keep it.
 
-use std::{borrow::Cow, collections::HashMap, iter};
+use std::{sync::Arc, time::Duration};
 
-/// Holders of every known host.
-#[derive(Debug, Default, PartialEq)]
+use rpds::HashTrieMapSync;
+
+use super::router::{Request, Route, Split};
+
+/// All known hosts. The key of `*.suffix` is `.suffix`; that of `*` is `*`.
+type Hosts = HashTrieMapSync<Arc<str>, Arc<Host>, foldhash::fast::RandomState>;
+
+/// What is known of every host.
+#[derive(Debug, Clone)]
 pub struct Tunnels {
-    hosts: HashMap<Box<str>, Vec<Holder>, foldhash::fast::RandomState>,
+    hosts: Hosts,
+    /// What all tunnel routes have in common: their name and timeout.
+    pub route: Arc<Route>,
+    /// Any route is for one basic-auth user only.
+    by_user: bool,
+}
+
+/// What is known of one host.
+#[derive(Debug, Default)]
+pub struct Host {
+    /// frps whose own vhost serves it.
+    pub holders: Vec<Holder>,
+    /// What is served without a configured route: for a user before for all, then locations in descending order.
+    pub routes: Vec<TunnelRoute>,
+    /// Tunnels (frps, name) that claim what somebody else has.
+    pub losers: Vec<(Arc<str>, Arc<str>)>,
 }
 
 /// One http proxy of one frps.
@@ -20,10 +46,65 @@ pub struct Holder {
     pub locations: Vec<Box<str>>,
 }
 
+/// A host's location with the tunnels that serve it.
+#[derive(Debug)]
+pub struct TunnelRoute {
+    /// String prefix of the path.
+    pub location: Box<str>,
+    /// Only for this basic-auth user; empty = for all.
+    pub user: Box<str>,
+    /// The pool of its tunnels.
+    pub split: Split,
+}
+
+impl Default for Tunnels {
+    fn default() -> Self {
+        Self {
+            hosts: Hosts::new_with_hasher_and_ptr_kind(foldhash::fast::RandomState::default()),
+            route: Arc::new(Route::of_tunnels(Some(Duration::from_secs(30)))),
+            by_user: false,
+        }
+    }
+}
+
 impl Tunnels {
-    /// Adds one proxy. `domain` is an exact name, `*.suffix` or `*`; compared in lower case.
-    pub fn insert(&mut self, domain: &str, holder: Holder) {
-        self.hosts.entry(domain.to_ascii_lowercase().into_boxed_str()).or_default().push(holder);
+    /// Nothing is known; routes share `route`.
+    #[must_use]
+    pub fn new(route: Arc<Route>) -> Self {
+        Self { route, ..Self::default() }
+    }
+
+    /// Sets what is known of a host, given by its [`key_of`]; `None` = nothing any more.
+    pub fn set(&mut self, key: &Arc<str>, host: Option<Arc<Host>>) {
+        match host {
+            Some(host) => {
+                self.by_user |= host.routes.iter().any(|route| !route.user.is_empty());
+                self.hosts.insert_mut(Arc::clone(key), host);
+            }
+            None => {
+                self.hosts.remove_mut(key);
+            }
+        }
+    }
+
+    /// Adds one vhost proxy. `domain` is an exact name, `*.suffix` or `*`; compared in lower case.
+    #[cfg(test)]
+    pub(crate) fn insert(&mut self, domain: &str, holder: Holder) {
+        let key: Arc<str> = key_of(&domain.to_ascii_lowercase()).into();
+        let mut holders = self.get(&key).map(|host| host.holders.clone()).unwrap_or_default();
+        holders.push(holder);
+        self.set(&key, Some(Arc::new(Host { holders, ..Host::default() })));
+    }
+
+    /// What is known of a host, given by its [`key_of`].
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<&Arc<Host>> {
+        self.hosts.get(key)
+    }
+
+    /// All hosts with their keys, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<Host>)> {
+        self.hosts.iter()
     }
 
     /// Whether nothing is known (no admin API configured, or none has answered).
@@ -35,24 +116,24 @@ impl Tunnels {
     /// Number of distinct domains.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.hosts.len()
+        self.hosts.size()
     }
 
-    /// Whether any frps holds `host`, at whatever location.
+    /// Whether anybody claims `host`, at whatever location.
     #[must_use]
     pub fn knows(&self, host: &str) -> bool {
-        levels(host).any(|level| self.hosts.contains_key(level.as_ref()))
+        levels(host).any(|level| self.hosts.contains_key(level))
     }
 
-    /// Calls `found` with the frps of every tunnel that would serve `host` (lower case, no port) and `path`.
+    /// Calls `found` with the frps of every vhost tunnel that would serve `host` (lower case, no port) and `path`.
     ///
     /// Over the whole fleet the most specific domain level with a match wins, as it does inside one frps. Returns
     /// whether there was one.
     pub fn holders(&self, host: &str, path: &str, mut found: impl FnMut(u32)) -> bool {
         for level in levels(host) {
-            let Some(holders) = self.hosts.get(level.as_ref()) else { continue };
+            let Some(known) = self.hosts.get(level) else { continue };
             let mut any = false;
-            for holder in holders {
+            for holder in &known.holders {
                 if holder.locations.iter().any(|location| path.starts_with(location.as_ref())) {
                     found(holder.frps);
                     any = true;
@@ -64,16 +145,44 @@ impl Tunnels {
         }
         false
     }
+
+    /// The tunnel route of `request` at one level: an exact name, `.suffix` or `*`.
+    #[must_use]
+    pub fn route_at(&self, level: &str, request: &impl Request) -> Option<&TunnelRoute> {
+        let routes = &self.hosts.get(level)?.routes;
+        let path = request.path();
+        routes.iter().find(|route| {
+            path.starts_with(route.location.as_bytes())
+                && (!self.by_user || route.user.is_empty() || request.is_basic_user(&route.user))
+        })
+    }
 }
 
-/// The names to look up for `host`, most specific first. A wildcard keeps at least two labels (frps's rule).
-fn levels(host: &str) -> impl Iterator<Item = Cow<'_, str>> {
-    let wildcards = host
-        .match_indices('.')
-        .map(|(dot, _)| &host[dot..])
-        .filter(|suffix| suffix[1..].contains('.'))
-        .map(|suffix| Cow::Owned(format!("*{suffix}")));
-    iter::once(Cow::Borrowed(host)).chain(wildcards).chain(iter::once(Cow::Borrowed("*")))
+/// Where a domain (lower case) is filed: `.suffix` for `*.suffix`.
+#[must_use]
+pub fn key_of(domain: &str) -> &str {
+    match domain.strip_prefix('*') {
+        Some(suffix) if suffix.starts_with('.') => suffix,
+        _ => domain,
+    }
+}
+
+/// The domain that is filed there.
+#[must_use]
+pub fn domain_of(key: &str) -> String {
+    if key.starts_with('.') { format!("*{key}") } else { key.to_owned() }
+}
+
+/// The keys to look up for `host`, most specific first. A wildcard keeps at least two labels (frps's rule).
+pub fn levels(host: &str) -> impl Iterator<Item = &str> {
+    let wildcards = host.match_indices('.').map(|(dot, _)| &host[dot..]).filter(|suffix| is_wildcard(suffix));
+    std::iter::once(host).chain(wildcards).chain(std::iter::once("*"))
+}
+
+/// Whether frps looks a wildcard of this suffix (with its leading dot) up.
+#[must_use]
+pub fn is_wildcard(suffix: &str) -> bool {
+    suffix.get(1..).is_some_and(|rest| rest.contains('.'))
 }
 
 #[cfg(test)]
@@ -101,7 +210,7 @@ mod tests {
         assert_eq!(found(&tunnels, "app.test", "/apix"), [0, 1], "a location is a plain prefix");
         assert_eq!(found(&tunnels, "a.b.wild.test", "/"), [2], "a wildcard spans labels");
         assert_eq!(found(&tunnels, "wild.test", "/"), [] as [u32; 0], "never the bare name");
-        assert!(!levels("a.test").any(|level| level == "*.test"), "two labels try no wildcard");
+        assert!(!levels("a.test").any(|level| level == ".test"), "two labels try no wildcard");
         assert_eq!(found(&tunnels, "x.wild.test", "/only/1"), [3]);
         assert_eq!(found(&tunnels, "x.wild.test", "/else"), [2], "no location falls through to the wildcard");
         assert!(tunnels.knows("y.wild.test") && !tunnels.knows("nobody.test"));

@@ -1,6 +1,8 @@
 //! What is counted, where: the live counters behind `/metrics`. Names and help texts are in
 //! [`super::metrics`]; this is the storage, resolved when a snapshot is compiled so that a request looks nothing up.
 
+use std::sync::Arc;
+
 use super::shard::{Counter, Histogram, Shards};
 use crate::data::reason::{Among, Because};
 
@@ -24,9 +26,46 @@ pub struct RequestShard {
 #[derive(Debug)]
 pub struct SplitStats {
     /// From the request head's last byte to the response's last byte.
-    pub latency: std::sync::Arc<Shards<Histogram>>,
-    /// One per pool member, in the order of `Pool::members`.
-    pub requests: Vec<std::sync::Arc<Shards<RequestShard>>>,
+    pub latency: Arc<Shards<Histogram>>,
+    /// One per pool member, in the order of `Pool::members`; empty in pools of tunnels.
+    pub requests: Vec<Arc<Shards<RequestShard>>>,
+    /// Of members without counters of their own: tunnels, which come and go.
+    pub rest: Arc<Shards<RequestShard>>,
+}
+
+/// What tunnels count that are routes by themselves, and each tunnel for itself.
+#[derive(Debug)]
+pub struct TunnelStats {
+    /// Of all pools without a configuration of their own.
+    pub pool: Arc<Shards<PoolShard>>,
+    /// Of their routes.
+    pub split: Arc<SplitStats>,
+    /// Answers of single tunnels, by `FRPS/NAME`, sorted. At most `tunnels.series` of them.
+    pub series: Vec<(Arc<str>, Arc<Shards<RequestShard>>)>,
+    /// Answers of all other tunnels.
+    pub other: Arc<Shards<RequestShard>>,
+}
+
+impl TunnelStats {
+    /// Nothing is counted yet.
+    #[must_use]
+    pub fn new(workers: usize) -> Self {
+        let shards = || Arc::new(Shards::new(workers));
+        let split =
+            SplitStats { latency: Arc::new(Shards::new(workers)), requests: Vec::new(), rest: shards() };
+        Self {
+            pool: Arc::new(Shards::new(workers)),
+            split: Arc::new(split),
+            series: Vec::new(),
+            other: shards(),
+        }
+    }
+}
+
+impl Default for TunnelStats {
+    fn default() -> Self {
+        Self::new(1)
+    }
 }
 
 /// What one endpoint counts, over all routes.
@@ -43,7 +82,7 @@ pub struct EndpointShard {
 }
 
 /// Why an attempt failed, as the `reason` label.
-pub const FAILURES: [&str; 7] = [
+pub const FAILURES: [&str; 8] = [
     "connect_refused",
     "connect_timeout",
     "reset",
@@ -51,6 +90,7 @@ pub const FAILURES: [&str; 7] = [
     "response_timeout",
     "invalid_response",
     "truncated",
+    "tunnel_changed",
 ];
 
 /// Index into [`FAILURES`].
@@ -70,6 +110,8 @@ pub enum Failure {
     InvalidResponse,
     /// The body ended before its announced end.
     Truncated,
+    /// The port that was connected to is not the tunnel's any more. Nothing was sent.
+    TunnelChanged,
 }
 
 impl Failure {

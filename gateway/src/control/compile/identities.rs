@@ -69,7 +69,8 @@ pub(super) struct PoolIdentity {
     pub(super) queue: Arc<WaitQueue>,
     /// What was built for this revision.
     pub(super) tables: Tables,
-    shape: PoolShape,
+    /// What it was built of.
+    pub(super) shape: PoolShape,
 }
 
 /// What the policies of a pool look keys up in.
@@ -291,12 +292,21 @@ impl<'a> Carry<'a> {
             return Arc::clone(&known.stats);
         }
         let same_members = |known: &SplitIdentity| {
-            known.members.iter().eq(pool.members.iter().map(|member| &member.endpoint.id))
+            if pool.of_tunnels {
+                known.members.is_empty()
+            } else {
+                known.members.iter().eq(pool.members.iter().map(|member| &member.endpoint.id))
+            }
         };
         let identity = match self.old.splits.get(&key) {
             Some(known) if same_members(known) => known.clone(),
             known => {
-                let members: Vec<_> = pool.members.iter().map(|member| member.endpoint.id.clone()).collect();
+                // Tunnels come and go: one counter for all of them.
+                let members: Vec<_> = if pool.of_tunnels {
+                    Vec::new()
+                } else {
+                    pool.members.iter().map(|member| member.endpoint.id.clone()).collect()
+                };
                 let requests = members
                     .iter()
                     .map(|id| {
@@ -309,7 +319,11 @@ impl<'a> Carry<'a> {
                     || Arc::new(Shards::new(self.old.workers)),
                     |known| Arc::clone(&known.stats.latency),
                 );
-                SplitIdentity { members, stats: Arc::new(SplitStats { latency, requests }) }
+                let rest = known.map_or_else(
+                    || Arc::new(Shards::new(self.old.workers)),
+                    |known| Arc::clone(&known.stats.rest),
+                );
+                SplitIdentity { members, stats: Arc::new(SplitStats { latency, requests, rest }) }
             }
         };
         let stats = Arc::clone(&identity.stats);

@@ -2,6 +2,9 @@ use std::time::{Duration, Instant};
 
 use frp_gateway_config::model::{Config, Health, PathMatch, WeightedPool};
 
+use frp_gateway_config::model::{Affinity, Balance};
+use lb_algos::{PolicyKind, Prepared};
+
 use super::{identities::MEMBERS_REMEMBERED, *};
 use crate::{
     control::testing::{config_with, frps, health, listener, outlier, pool, route},
@@ -32,7 +35,7 @@ impl Chain {
     fn at(&mut self, seconds: u64, change: impl FnOnce(&mut Config)) {
         self.seconds = seconds;
         let now = Tick::ZERO.saturating_add(Duration::from_secs(seconds));
-        let compiled = compile(&config_with(change), seconds, Arc::default(), &self.identities, now).unwrap();
+        let compiled = compile_bare(&config_with(change), seconds, &self.identities, now).unwrap();
         compiled.settlement.apply(now);
         self.snapshot = compiled.snapshot;
         self.identities = compiled.identities;
@@ -161,7 +164,7 @@ fn a_compile_whose_step_is_undone_leaves_shared_states_as_they_were() {
     state.eject(Tick::MAX);
     state.set_limit(3);
     let now = Tick::from_nanos(7_000_000_000);
-    let undone = compile(&config_with(|_| {}), 2, Arc::default(), &chain.identities, now).unwrap();
+    let undone = compile_bare(&config_with(|_| {}), 2, &chain.identities, now).unwrap();
     let seen =
         |state: &MemberState| (state.is_healthy(), state.is_ejected(now), state.limit(), state.since());
     assert_eq!(seen(&state), (false, true, 3, None), "a port may yet turn out to be taken");
@@ -357,7 +360,7 @@ fn only_on(listener: &str) -> model::Route {
 fn what_should_have_been_refused_is_an_error_here_too() {
     let error = |change: fn(&mut Config)| {
         let config = config_with(change);
-        compile(&config, 1, Arc::default(), &Identities::new(1), Tick::ZERO).unwrap_err().to_string()
+        compile_bare(&config, 1, &Identities::new(1), Tick::ZERO).unwrap_err().to_string()
     };
     assert_eq!(
         error(|config| config.routes[0].pools[0].name = "shp".into()),
@@ -404,9 +407,9 @@ fn a_thousand_routes_compile_in_milliseconds() {
             })
             .collect();
     });
-    let first = compile(&config, 1, Arc::default(), &Identities::new(4), Tick::ZERO).unwrap();
+    let first = compile_bare(&config, 1, &Identities::new(4), Tick::ZERO).unwrap();
     let begun = Instant::now();
-    let second = compile(&config, 2, Arc::default(), &first.identities, Tick::ZERO).unwrap();
+    let second = compile_bare(&config, 2, &first.identities, Tick::ZERO).unwrap();
     let took = begun.elapsed();
     assert_eq!(second.snapshot.routes.len(), 1000);
     println!("a reload of 1,000 routes compiles in {took:?}");

@@ -8,10 +8,12 @@ use lb_algos::Tick;
 use super::*;
 use crate::{
     control::{
+        compile::{Fleet, TunnelIdentities},
         state::Fixed,
         testing::{config_with, frps, frps_admin, health, listener, outlier, pool},
     },
-    frps::Proxy,
+    frps::{Listing, Proxy},
+    snapshot::Route,
 };
 
 /// A control plane without hands: effects are only collected.
@@ -48,8 +50,9 @@ impl Replay {
             name: (*domain).into(),
             domains: vec![(*domain).into()],
             locations: vec![String::new()],
+            ..Proxy::default()
         };
-        let listing = Listing { proxies: domains.iter().map(proxy).collect() };
+        let listing = Listing { proxies: domains.iter().map(proxy).collect(), subdomain_host: None };
         let server = self.state.frps["a"].server.clone();
         self.event(Event::FrpsListed { frps: "a".into(), server, listing })
     }
@@ -72,7 +75,10 @@ fn words(effects: &[Effect]) -> Vec<String> {
             Effect::Bind { listener, key, .. } => format!("bind {listener} ({key})"),
             Effect::SwitchAccessLog(to) => format!("access log {to:?}"),
             Effect::Publish => "publish".into(),
-            Effect::PublishTunnels => "publish tunnels".into(),
+            Effect::PublishTunnels(hosts) => {
+                format!("publish {}", hosts.iter().map(|host| &**host).collect::<Vec<_>>().join(" "))
+            }
+            Effect::Look { names, claimed, .. } => format!("look at {} ({claimed})", names.join(" ")),
             Effect::Close { listener } => format!("close {listener}"),
             Effect::StopPoller { frps } => format!("stop poller {frps}"),
             Effect::StartPoller { frps, .. } => format!("start poller {frps}"),
@@ -224,12 +230,12 @@ fn keys_that_are_read_at_start_only_ask_for_a_restart() {
 }
 
 #[test]
-fn tunnels_are_published_when_the_merged_table_changes_and_only_then() {
+fn only_hosts_whose_tunnels_changed_are_published() {
     let mut replay = Replay::new();
     replay.load(with_admin);
-    assert_eq!(words(&replay.listed(&["x.test"])), ["publish tunnels", "log FrpsAnswers"]);
+    assert_eq!(words(&replay.listed(&["x.test"])), ["publish x.test", "log Tunnel", "log FrpsAnswers"]);
     assert_eq!(words(&replay.listed(&["x.test"])), [] as [&str; 0]);
-    assert_eq!(words(&replay.listed(&["x.test", "y.test"])), ["publish tunnels"]);
+    assert_eq!(words(&replay.listed(&["x.test", "y.test"])), ["publish y.test", "log Tunnel"]);
 }
 
 #[test]
@@ -261,7 +267,8 @@ fn a_listing_survives_a_reload_but_not_a_change_of_server() {
         config.frps[0].host = "10.0.0.9".into();
     });
     assert_eq!(replay.state.frps["a"].tunnels(), 0, "another host, another server");
-    let late = Listing { proxies: vec![Proxy { name: "p".into(), domains: vec![], locations: vec![] }] };
+    let late =
+        Listing { proxies: vec![Proxy { name: "p".into(), ..Proxy::default() }], subdomain_host: None };
     replay.event(Event::FrpsListed { frps: "a".into(), server: old_server, listing: late });
     assert_eq!(replay.state.frps["a"].tunnels(), 0, "the old server's last word is not the new one's");
 }
@@ -275,7 +282,9 @@ fn holders_follow_their_frps_to_its_new_position() {
         with_admin(config);
         config.frps.insert(0, frps("first", 8000));
     });
-    let tunnels = directory::merge(replay.state.config.as_ref().unwrap(), &replay.state.frps);
+    let config = replay.state.config.clone().unwrap();
+    let fleet = Fleet { config: &config, directory: &replay.state.directory, now: Tick::ZERO };
+    let tunnels = TunnelIdentities::new(1).all(fleet, Arc::new(Route::of_tunnels(None)));
     let mut holders = Vec::new();
     tunnels.holders("x.test", "/", |frps| holders.push(frps));
     assert_eq!(holders, [1]);

@@ -71,7 +71,7 @@ pub(super) fn explain(
         holders: &holders,
         absences: &absences,
         idle: None,
-        scope: absences.scope(pool.slot, host, head.path.of(asked.wire)),
+        scope: absences.scope(pool.number(), host, head.path.of(asked.wire)),
         cautious: false,
         key,
         in_flight: pool.limits.in_flight,

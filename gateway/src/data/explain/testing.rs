@@ -1,9 +1,6 @@
 //! A fleet that stands still, for tests.
 
-use std::{
-    net::{IpAddr, Ipv4Addr},
-    sync::Arc,
-};
+use std::net::{IpAddr, Ipv4Addr};
 
 use frp_gateway_config::model::Config;
 use lb_algos::Tick;
@@ -11,7 +8,7 @@ use lb_algos::Tick;
 use super::{Asked, explain, view::Explanation};
 use crate::{
     control::{
-        compile::{Identities, compile},
+        compile::{Identities, compile_bare},
         testing::config_with,
     },
     snapshot::{Listener, Member, Pool, Snapshot},
@@ -31,7 +28,7 @@ impl World {
     /// The configuration of the control plane's tests, changed.
     pub(crate) fn new(change: impl FnOnce(&mut Config)) -> Self {
         let identities = Identities::new(2);
-        let compiled = compile(&config_with(change), 7, Arc::default(), &identities, Tick::ZERO).unwrap();
+        let compiled = compile_bare(&config_with(change), 7, &identities, Tick::ZERO).unwrap();
         Self { snapshot: compiled.snapshot, now: second(100) }
     }
 

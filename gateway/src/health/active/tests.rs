@@ -5,7 +5,12 @@ use super::*;
 use crate::snapshot::EndpointId;
 
 fn endpoint(address: SocketAddr) -> Arc<Endpoint> {
-    let id = EndpointId { frps: "a".into(), host: address.ip().to_string().into(), port: address.port() };
+    let id = EndpointId {
+        frps: "a".into(),
+        host: address.ip().to_string().into(),
+        port: address.port(),
+        tunnel: None,
+    };
     Arc::new(Endpoint::new(id, 1, 1))
 }
 

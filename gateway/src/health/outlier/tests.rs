@@ -7,7 +7,7 @@ use frp_gateway_config::model::{self, AdaptiveLimit, Config};
 use super::*;
 use crate::{
     control::{
-        compile::{Identities, compile},
+        compile::{Identities, compile_bare},
         testing::{config_with, frps, outlier, pool},
     },
     snapshot::{MemberState, Outcome, Snapshot},
@@ -37,7 +37,7 @@ impl Watched {
 
     fn reload(&mut self, change: impl FnOnce(&mut model::Pool)) {
         let config = self.config(change);
-        let compiled = compile(&config, 1, Arc::default(), &self.identities, self.now).unwrap();
+        let compiled = compile_bare(&config, 1, &self.identities, self.now).unwrap();
         compiled.settlement.apply(self.now);
         (self.snapshot, self.identities) = (compiled.snapshot, compiled.identities);
     }

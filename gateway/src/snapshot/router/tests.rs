@@ -28,6 +28,9 @@ impl Request for Fake {
     fn any_header(&self, name: &[u8], test: &mut dyn FnMut(&[u8]) -> bool) -> bool {
         self.headers.iter().any(|(n, v)| n.as_bytes() == name && test(v.as_bytes()))
     }
+    fn is_basic_user(&self, user: &str) -> bool {
+        self.headers.contains(&("authorization", user))
+    }
 }
 
 fn route(name: &str, hosts: &[&str], path: model::PathMatch) -> model::Route {
@@ -68,7 +71,10 @@ fn router(routes: Vec<model::Route>) -> Router {
 }
 
 fn name(router: &Router, request: &Fake) -> Option<String> {
-    router.find(request).map(|route| route.name.to_string())
+    match router.find(&Tunnels::default(), request)? {
+        Found::Route(route) => Some(route.name.to_string()),
+        Found::Tunnels(_) => None,
+    }
 }
 
 #[test]

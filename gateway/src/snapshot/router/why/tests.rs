@@ -1,6 +1,7 @@
 use frp_gateway_config::model::{self, HostMatch, PathMatch, ValueKind, ValueMatch};
 
 use super::*;
+use crate::snapshot::{Found, Tunnels};
 
 struct Fake {
     host: &'static str,
@@ -25,6 +26,9 @@ impl Request for Fake {
     }
     fn any_header(&self, name: &[u8], test: &mut dyn FnMut(&[u8]) -> bool) -> bool {
         self.headers.iter().any(|(n, v)| n.as_bytes() == name && test(v.as_bytes()))
+    }
+    fn is_basic_user(&self, user: &str) -> bool {
+        self.headers.contains(&("authorization", user))
     }
 }
 
@@ -129,7 +133,11 @@ fn what_matched_is_what_a_request_finds() {
                 for query in [None, Some("beta=1"), Some("a=2")] {
                     for headers in [vec![], vec![("x-canary", "hush-hush")]] {
                         let request = Fake { host, path, query, method, headers };
-                        let found = router.find(&request).map(|route| route.name.to_string());
+                        let tunnels = Tunnels::default();
+                        let found = router.find(&tunnels, &request).and_then(|found| match found {
+                            Found::Route(route) => Some(route.name.to_string()),
+                            Found::Tunnels(_) => None,
+                        });
                         let matched: Vec<_> = router
                             .judge(&request)
                             .into_iter()

@@ -1,0 +1,485 @@
+//! Tunnels → hosts, routes and members of pools. Works on single hosts: a tunnel that comes or goes costs what its own hosts
+//! cost, whatever else is configured.
+//!
+//! What outlives a snapshot is found by identity here too, but kept in place: publishing tunnels can't fail, so nothing has to
+//! be undone.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use frp_gateway_config::model::{self, Config};
+use lb_algos::Tick;
+
+use super::{
+    identities::{PoolIdentity, PoolShape},
+    members::{build_pool, keyed, policy, tables},
+};
+use crate::{
+    control::directory::{Directory, Tunnel, Way, settle},
+    frps::{HttpClaim, ask::Registration, watch::FrpsWatch},
+    snapshot::{
+        Direct, Endpoint, EndpointId, Guard, Host, Member, MemberState, Pool, Split,
+        tunnels::{self, Holder, TunnelRoute, Tunnels},
+    },
+    telemetry::{
+        shard::Shards,
+        stats::{RequestShard, TunnelStats},
+    },
+};
+
+/// What was learnt about a tunnel that is gone is kept this long.
+const REMEMBERED: Duration = Duration::from_secs(300);
+/// Numbers of tunnels' endpoints begin here: those of configured ones stay below.
+const FIRST_NUMBER: u64 = 1 << 48;
+
+/// What outlives a snapshot, of tunnels.
+#[derive(Debug)]
+pub struct TunnelIdentities {
+    workers: usize,
+    last_number: u64,
+    last_revision: u64,
+    free_slots: Vec<usize>,
+    slots: usize,
+    /// By name of the frps.
+    hosts: HashMap<String, Arc<Host>>,
+    watches: HashMap<String, Arc<FrpsWatch>>,
+    endpoints: HashMap<EndpointId, Arc<Endpoint>>,
+    lasting: HashMap<EndpointId, Lasting>,
+    /// By key of the host.
+    pools: HashMap<Arc<str>, Vec<Known>>,
+    /// Tunnels that have metrics of their own.
+    series: usize,
+    series_changed: bool,
+    stats: Arc<TunnelStats>,
+    /// Something has been published: who joins now joins a fleet that serves.
+    serving: bool,
+}
+
+/// What is known of a tunnel over its registrations.
+#[derive(Debug)]
+struct Lasting {
+    /// In pools without a configuration of their own.
+    state: Arc<MemberState>,
+    answers: Arc<Shards<RequestShard>>,
+    has_series: bool,
+    seen: Tick,
+}
+
+/// The pool of a location.
+#[derive(Debug)]
+struct Known {
+    location: Box<str>,
+    user: Box<str>,
+    identity: PoolIdentity,
+    pool: Arc<Pool>,
+}
+
+/// The fleet as tunnels are compiled against it.
+#[derive(Debug, Clone, Copy)]
+pub struct Fleet<'a> {
+    /// In force, or about to be.
+    pub config: &'a Config,
+    /// Who claims what.
+    pub directory: &'a Directory,
+    /// Now.
+    pub now: Tick,
+}
+
+impl TunnelIdentities {
+    /// Nothing is known.
+    #[must_use]
+    pub fn new(workers: usize) -> Self {
+        Self {
+            workers,
+            last_number: FIRST_NUMBER,
+            last_revision: 0,
+            free_slots: Vec::new(),
+            slots: 0,
+            hosts: HashMap::new(),
+            watches: HashMap::new(),
+            endpoints: HashMap::new(),
+            lasting: HashMap::new(),
+            pools: HashMap::new(),
+            series: 0,
+            series_changed: false,
+            stats: Arc::new(TunnelStats::new(workers)),
+            serving: false,
+        }
+    }
+
+    /// What is shared about an frps.
+    pub fn watch(&mut self, frps: &str) -> Arc<FrpsWatch> {
+        if let Some(known) = self.watches.get(frps) {
+            return Arc::clone(known);
+        }
+        Arc::clone(self.watches.entry(frps.to_owned()).or_default())
+    }
+
+    /// What tunnels count.
+    pub fn stats(&mut self) -> Arc<TunnelStats> {
+        if std::mem::take(&mut self.series_changed) {
+            let named = self.lasting.iter().filter(|(_, lasting)| lasting.has_series).map(|(id, lasting)| {
+                let name = id.tunnel.as_ref().map_or("", |tunnel| &tunnel.name);
+                (Arc::from(format!("{}/{name}", id.frps)), Arc::clone(&lasting.answers))
+            });
+            let mut series: Vec<(Arc<str>, _)> = named.collect();
+            series.sort_by(|one, other| one.0.cmp(&other.0));
+            self.stats = Arc::new(TunnelStats {
+                pool: Arc::clone(&self.stats.pool),
+                split: Arc::clone(&self.stats.split),
+                series,
+                other: Arc::clone(&self.stats.other),
+            });
+        }
+        Arc::clone(&self.stats)
+    }
+
+    /// Where tunnels' ports are, each once; those of every frps that has us for a plugin are known beforehand.
+    pub fn hosts_of(&mut self, config: &Config) -> Vec<Arc<Host>> {
+        for frps in config.frps.iter().filter(|frps| frps.plugin.is_some()) {
+            self.frps_host(frps);
+        }
+        self.hosts.values().cloned().collect()
+    }
+
+    /// Whether a compiled pool is made of exactly these tunnels, as they are now.
+    #[must_use]
+    pub fn is_made_of(&self, pool: &Pool, tunnels: &[Arc<Tunnel>], config: &Config) -> bool {
+        let member = |member: &Member| {
+            (member.endpoint.id.clone(), member.weight, member.priority, member.zone.clone())
+        };
+        let mut wanted = Vec::new();
+        for tunnel in tunnels {
+            let Some(frps) = config.frps.iter().find(|frps| *frps.name == *tunnel.frps) else { continue };
+            let id = match &tunnel.way {
+                Way::Direct { registration, .. } => EndpointId {
+                    frps: frps.name.as_str().into(),
+                    host: frps.tunnel_host.as_str().into(),
+                    port: registration.port,
+                    tunnel: Some(Arc::clone(registration)),
+                },
+                Way::Vhost => match EndpointId::of(frps) {
+                    Some(id) => id,
+                    None => continue,
+                },
+                Way::None => continue,
+            };
+            let zone: Option<Arc<str>> =
+                tunnel.settings.zone.as_ref().or(frps.zone.as_ref()).map(|zone| zone.as_str().into());
+            let weight = tunnel.settings.weight.unwrap_or(1).saturating_mul(frps.weight);
+            wanted.push((id, weight, tunnel.settings.priority.unwrap_or(0), zone));
+        }
+        // Several tunnels behind one vhost port are one member.
+        let mut merged: Vec<(EndpointId, u32, u32, Option<Arc<str>>)> = Vec::new();
+        for one in wanted {
+            match merged.iter_mut().find(|other| other.0 == one.0) {
+                Some(same) => same.1 = same.1.saturating_add(one.1),
+                None => merged.push(one),
+            }
+        }
+        pool.members.iter().map(member).eq(merged)
+    }
+
+    /// Follows a new configuration: hosts of frps that moved, and nothing else's.
+    pub fn follow(&mut self, config: &Config) {
+        self.hosts.retain(|name, host| {
+            config.frps.iter().any(|frps| {
+                (frps.name == *name && *frps.tunnel_host == *host.name)
+                    || (*name == vhost_name(frps) && *frps.host == *host.name)
+            })
+        });
+        self.watches.retain(|name, _| config.frps.iter().any(|frps| frps.name == *name));
+    }
+
+    /// The whole table anew.
+    pub fn all(&mut self, fleet: Fleet<'_>, route: Arc<crate::snapshot::Route>) -> Tunnels {
+        let mut tunnels = Tunnels::new(route);
+        let gone: Vec<_> =
+            self.pools.keys().filter(|key| fleet.directory.claimants(key).is_empty()).cloned().collect();
+        for key in gone {
+            self.forget_pools(&key);
+        }
+        for key in fleet.directory.keys() {
+            let host = self.host(fleet, key);
+            tunnels.set(key, host);
+        }
+        self.serving = true;
+        tunnels
+    }
+
+    /// What one host is now; `None` = nobody claims it.
+    pub fn host(&mut self, fleet: Fleet<'_>, key: &Arc<str>) -> Option<Arc<tunnels::Host>> {
+        let claimants = fleet.directory.claimants(key);
+        if claimants.is_empty() {
+            self.forget_pools(key);
+            return None;
+        }
+        let settled = settle(claimants, &fleet.config.claims);
+        let mut losers: Vec<_> = settled
+            .iter()
+            .flat_map(|group| &group.losers)
+            .map(|tunnel| (Arc::clone(&tunnel.frps), Arc::from(&*tunnel.proxy.name)))
+            .collect();
+        losers.sort();
+        losers.dedup();
+        let mut known = self.pools.remove(key).unwrap_or_default();
+        let mut kept = Vec::new();
+        let mut routes = Vec::new();
+        for group in settled.iter().filter(|_| fleet.config.tunnels.serve) {
+            let at = known
+                .iter()
+                .position(|known| *known.location == *group.location && *known.user == *group.user);
+            let before = at.map(|at| known.swap_remove(at));
+            let tunnels: Vec<&Tunnel> = group.tunnels.iter().map(|tunnel| &***tunnel).collect();
+            if tunnels.is_empty() {
+                kept.extend(before);
+                continue;
+            }
+            let members = self.members(fleet, &tunnels, |ids, id| ids.lasting(id, fleet));
+            let now = self.pool(fleet.config, key, (group.location, group.user), members, before);
+            routes.push(TunnelRoute {
+                location: group.location.into(),
+                user: group.user.into(),
+                split: Split { pool: Arc::clone(&now.pool), weight: 1, stats: Arc::clone(&self.stats.split) },
+            });
+            kept.push(now);
+        }
+        self.free_slots.extend(known.into_iter().map(|known| known.identity.slot));
+        if !kept.is_empty() {
+            self.pools.insert(Arc::clone(key), kept);
+        }
+        Some(Arc::new(tunnels::Host { holders: holders(fleet, &settled), routes, losers }))
+    }
+
+    fn forget_pools(&mut self, key: &str) {
+        let gone = self.pools.remove(key).unwrap_or_default();
+        self.free_slots.extend(gone.into_iter().map(|known| known.identity.slot));
+    }
+
+    /// Members of a pool of `tunnels`: each that was taken over for itself, the others by their frps's vhost port.
+    pub(super) fn members(
+        &mut self,
+        fleet: Fleet<'_>,
+        tunnels: &[&Tunnel],
+        mut state: impl FnMut(&mut Self, &EndpointId) -> Arc<MemberState>,
+    ) -> Vec<Member> {
+        let mut members: Vec<Member> = Vec::with_capacity(tunnels.len());
+        for tunnel in tunnels {
+            let found = (0..).zip(&fleet.config.frps).find(|(_, frps)| *frps.name == *tunnel.frps);
+            let Some((number, frps)) = found else { continue };
+            let weight = tunnel.settings.weight.unwrap_or(1).saturating_mul(frps.weight);
+            let zone = tunnel.settings.zone.as_ref().or(frps.zone.as_ref());
+            let endpoint = match &tunnel.way {
+                Way::Direct { registration, .. } => self.endpoint(frps, registration),
+                Way::Vhost => match self.vhost(frps) {
+                    Some(endpoint) => endpoint,
+                    None => continue,
+                },
+                Way::None => continue,
+            };
+            // Several tunnels behind one vhost port are one member: frps alternates among them.
+            if let Some(same) = members.iter_mut().find(|member| member.endpoint.number == endpoint.number) {
+                same.weight = same.weight.saturating_add(weight);
+                continue;
+            }
+            let direct = match &tunnel.way {
+                Way::Direct { claim, .. } => Some(self.direct(fleet, &endpoint.id, claim)),
+                Way::Vhost | Way::None => None,
+            };
+            members.push(Member {
+                state: state(self, &endpoint.id.lasting()),
+                priority: tunnel.settings.priority.unwrap_or(0),
+                local: zone.is_some() && zone == fleet.config.zone.as_ref(),
+                zone: zone.map(|zone| zone.as_str().into()),
+                key: endpoint.id.key(),
+                weight,
+                not_found_marker: frps.not_found_marker.as_ref().map(|marker| marker.as_bytes().into()),
+                frps: number,
+                tunnel: direct,
+                endpoint,
+            });
+        }
+        members
+    }
+
+    fn direct(&mut self, fleet: Fleet<'_>, id: &EndpointId, claim: &HttpClaim) -> Arc<Direct> {
+        self.lasting(&id.lasting(), fleet);
+        let answers = self.lasting.get(&id.lasting()).map(|lasting| Arc::clone(&lasting.answers));
+        Arc::new(Direct {
+            rewrite: claim.rewrite.clone(),
+            auth: claim.auth.clone(),
+            answers: answers.unwrap_or_else(|| Arc::clone(&self.stats.other)),
+        })
+    }
+
+    fn lasting(&mut self, id: &EndpointId, fleet: Fleet<'_>) -> Arc<MemberState> {
+        let (workers, joined) = (self.workers, self.serving.then_some(fleet.now));
+        if let Some(known) = self.lasting.get_mut(id) {
+            known.seen = fleet.now;
+            return Arc::clone(&known.state);
+        }
+        let has_series = id.tunnel.is_some() && self.series < fleet.config.tunnels.series;
+        self.series += usize::from(has_series);
+        self.series_changed |= has_series;
+        let answers = if has_series { Arc::new(Shards::new(workers)) } else { Arc::clone(&self.stats.other) };
+        let state = Arc::new(MemberState::new(workers, joined));
+        let lasting = Lasting { state: Arc::clone(&state), answers, has_series, seen: fleet.now };
+        self.lasting.insert(id.clone(), lasting);
+        state
+    }
+
+    fn endpoint(&mut self, frps: &model::Frps, registration: &Arc<Registration>) -> Arc<Endpoint> {
+        let host = self.frps_host(frps);
+        let id = EndpointId {
+            frps: frps.name.as_str().into(),
+            host: Arc::clone(&host.name),
+            port: registration.port,
+            tunnel: Some(Arc::clone(registration)),
+        };
+        if let Some(known) = self.endpoints.get(&id) {
+            return Arc::clone(known);
+        }
+        self.last_number += 1;
+        let guard = Guard { registration: Arc::clone(registration), watch: self.watch(&frps.name) };
+        let endpoint = Endpoint::at(host, id.clone(), self.last_number, self.workers, Some(guard));
+        let endpoint = Arc::new(endpoint);
+        self.endpoints.insert(id, Arc::clone(&endpoint));
+        endpoint
+    }
+
+    /// The vhost port as an endpoint of tunnels: apart from that of configured pools, which come and go with the file.
+    fn vhost(&mut self, frps: &model::Frps) -> Option<Arc<Endpoint>> {
+        let id = EndpointId::of(frps)?;
+        if let Some(known) = self.endpoints.get(&id) {
+            return Some(Arc::clone(known));
+        }
+        self.last_number += 1;
+        let host = Arc::new(Host::new(Arc::clone(&id.host)));
+        self.hosts.insert(vhost_name(frps), Arc::clone(&host));
+        let endpoint = Arc::new(Endpoint::at(host, id.clone(), self.last_number, self.workers, None));
+        self.endpoints.insert(id, Arc::clone(&endpoint));
+        Some(endpoint)
+    }
+
+    fn frps_host(&mut self, frps: &model::Frps) -> Arc<Host> {
+        let host = self
+            .hosts
+            .entry(frps.name.clone())
+            .or_insert_with(|| Arc::new(Host::new((*frps.tunnel_host).into())));
+        Arc::clone(host)
+    }
+
+    fn pool(
+        &mut self,
+        config: &Config,
+        key: &str,
+        (location, user): (&str, &str),
+        members: Vec<Member>,
+        before: Option<Known>,
+    ) -> Known {
+        let settings = &config.tunnels.pool;
+        let shape = PoolShape {
+            policy: policy(settings),
+            keyed: keyed(settings),
+            members: members.iter().map(|member| (member.endpoint.number, member.weight)).collect(),
+        };
+        let identity = match before {
+            Some(Known { identity, .. }) if identity.shape == shape => identity,
+            before => {
+                self.last_revision += 1;
+                let (slot, bell, queue) = match before {
+                    Some(Known { identity, .. }) => (identity.slot, identity.bell, identity.queue),
+                    None => (self.free_slot(), Arc::default(), Arc::default()),
+                };
+                PoolIdentity {
+                    slot,
+                    revision: self.last_revision,
+                    stats: Arc::clone(&self.stats.pool),
+                    bell,
+                    queue,
+                    tables: tables(&shape, &members),
+                    shape,
+                }
+            }
+        };
+        let name = match user {
+            "" => format!("auto:{}{location}", tunnels::domain_of(key)),
+            user => format!("auto:{user}@{}{location}", tunnels::domain_of(key)),
+        };
+        let workers = u32::try_from(self.workers).unwrap_or(u32::MAX);
+        let mut pool = build_pool(settings, members, identity.clone(), workers);
+        pool.name = name.into();
+        (pool.auto, pool.of_tunnels) = (true, true);
+        Known { location: location.into(), user: user.into(), identity, pool: Arc::new(pool) }
+    }
+
+    fn free_slot(&mut self) -> usize {
+        self.free_slots.pop().unwrap_or_else(|| {
+            self.slots += 1;
+            self.slots - 1
+        })
+    }
+
+    /// Lets go of endpoints that no tunnel in the directory has, and forgets what was learnt long ago.
+    pub fn tidy(&mut self, fleet: Fleet<'_>) {
+        let current: HashSet<(&str, &Registration)> = fleet
+            .directory
+            .tunnels()
+            .filter_map(|tunnel| match &tunnel.way {
+                Way::Direct { registration, .. } => Some((&*tunnel.frps, &**registration)),
+                Way::Vhost | Way::None => None,
+            })
+            .collect();
+        self.endpoints.retain(|id, endpoint| {
+            let stays = match &id.tunnel {
+                Some(registration) => current.contains(&(&*id.frps, &**registration)),
+                None => fleet.config.frps.iter().any(|frps| EndpointId::of(frps).as_ref() == Some(id)),
+            };
+            if !stays {
+                endpoint.retire();
+            }
+            stays
+        });
+        let present: HashSet<EndpointId> = self.endpoints.keys().map(EndpointId::lasting).collect();
+        let (series, changed) = (&mut self.series, &mut self.series_changed);
+        self.lasting.retain(|id, lasting| {
+            if present.contains(id) {
+                lasting.seen = fleet.now;
+            }
+            let stays = fleet.now.since(lasting.seen) < REMEMBERED;
+            if !stays && lasting.has_series {
+                *series -= 1;
+                *changed = true;
+            }
+            stays
+        });
+    }
+}
+
+/// Names hold no space, so this is nobody's.
+fn vhost_name(frps: &model::Frps) -> String {
+    format!("{} vhost", frps.name)
+}
+
+/// Which frps serve a host by their own vhost: what pools of vhost ports prefer.
+fn holders(fleet: Fleet<'_>, settled: &[crate::control::directory::Group<'_>]) -> Vec<Holder> {
+    let mut holders: Vec<Holder> = Vec::new();
+    for (number, frps) in (0..).zip(&fleet.config.frps) {
+        let mut locations: Vec<Box<str>> = settled
+            .iter()
+            .filter(|group| {
+                group.tunnels.iter().any(|tunnel| tunnel.way == Way::Vhost && *tunnel.frps == *frps.name)
+            })
+            .map(|group| group.location.into())
+            .collect();
+        locations.sort();
+        locations.dedup();
+        if !locations.is_empty() {
+            holders.push(Holder { frps: number, locations });
+        }
+    }
+    holders
+}

@@ -1,0 +1,103 @@
+//! One frps as the data plane sees it: whom to ask whether a port is still the tunnel's, and whether to doubt what is known.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwapOption;
+use lb_algos::Tick;
+use tokio::{sync::oneshot, time::timeout};
+
+use super::ask::{Ask, Asks, Registration, Verdict};
+
+/// Longest wait for a verdict.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What is shared about one frps. Outlives snapshots and pollers.
+#[derive(Debug, Default)]
+pub struct FrpsWatch {
+    asks: ArcSwapOption<Asks>,
+    /// When something last happened that may have moved ports between tunnels.
+    doubted: AtomicU64,
+    /// When the last complete listing began.
+    listed: AtomicU64,
+}
+
+impl FrpsWatch {
+    /// A poller has begun, or (`None`) ended.
+    pub fn set_poller(&self, asks: Option<Asks>) {
+        self.asks.store(asks.map(Arc::new));
+    }
+
+    /// Something happened that may have moved ports: until the next listing, what is known isn't enough.
+    pub fn doubt(&self, now: Tick) {
+        self.doubted.fetch_max(now.as_nanos().max(1), Relaxed);
+    }
+
+    /// A complete listing, begun at `begun`, is known.
+    pub fn listed(&self, begun: Tick) {
+        self.listed.fetch_max(begun.as_nanos(), Relaxed);
+    }
+
+    /// Asks the poller; lost when there is none.
+    pub fn ask(&self, ask: Ask) {
+        if let Some(asks) = &*self.asks.load() {
+            // A poller that has just ended answers nothing, which is an answer.
+            drop(asks.send(ask));
+        }
+    }
+
+    /// Whether the port that was just connected to is `tunnel`'s.
+    ///
+    /// Sound because the question is put after the connect: who has the port then had it at the connect (a registration is
+    /// never repeated). When the admin API can't tell, what is known counts unless something has happened since.
+    pub async fn is_still(&self, tunnel: &Arc<Registration>) -> bool {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Ask::Verify { tunnel: Arc::clone(tunnel), reply });
+        match timeout(PATIENCE, answer).await {
+            Ok(Ok(Verdict::Same)) => true,
+            Ok(Ok(Verdict::Changed)) => false,
+            Ok(Ok(Verdict::Unknown) | Err(_)) | Err(_) => {
+                self.doubted.load(Relaxed) <= self.listed.load(Relaxed)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    fn tunnel() -> Arc<Registration> {
+        Arc::new(Registration { name: "t".into(), port: 1, sealed: "s".into(), started: "1".into() })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_verdict_counts_and_silence_leaves_what_is_known_unless_it_is_in_doubt() {
+        let (watch, tunnel) = (FrpsWatch::default(), tunnel());
+        let at = |seconds: u64| Tick::from_nanos(seconds * 1_000_000_000);
+        assert!(watch.is_still(&tunnel).await, "nobody to ask, nothing has happened");
+        watch.doubt(at(5));
+        assert!(!watch.is_still(&tunnel).await, "something happened since the last listing");
+        watch.listed(at(6));
+        assert!(watch.is_still(&tunnel).await, "and the listing after it");
+        for (verdict, still) in [(Verdict::Same, true), (Verdict::Changed, false), (Verdict::Unknown, true)] {
+            let (asks, mut asked) = mpsc::unbounded_channel();
+            watch.set_poller(Some(asks));
+            let answer = tokio::spawn(async move {
+                match asked.recv().await {
+                    Some(Ask::Verify { reply, .. }) => drop(reply.send(verdict)),
+                    other => panic!("{other:?}"),
+                }
+            });
+            assert_eq!(watch.is_still(&tunnel).await, still, "{verdict:?}");
+            answer.await.unwrap();
+        }
+    }
+}
