@@ -35,7 +35,7 @@ use super::{
 use crate::{
     clock,
     data::{access_log::AccessLogHandle, listener, worker::Workers},
-    frps::{ask::Ask, poller},
+    frps::{ask::Ask, poller::Poller},
     health::{
         active::{self, Probed},
         outlier,
@@ -318,8 +318,9 @@ impl Control {
                     let (asks, asked) = mpsc::unbounded_channel();
                     let watch = self.tunnels.watch(&frps);
                     watch.set_poller(Some(asks));
-                    let poll = poller::poll(frps.clone(), server, admin, self.handle.clone(), self.rng());
-                    drop((asked, watch)); // TODO
+                    let rng = self.rng();
+                    let (control, name) = (self.handle.clone(), frps.clone());
+                    let poll = Poller { frps: name, server, admin, control, asked, watch, rng }.run();
                     self.pollers.insert(frps, Running(tokio::spawn(poll).abort_handle()));
                 }
                 Effect::StopProbe(key) => drop(self.probes.remove(&key)),

@@ -116,6 +116,10 @@ pub fn render(about: About<'_>) -> Vec<u8> {
     if refusal.retry_later() {
         out.extend_from_slice(b"Retry-After: 1\r\n");
     }
+    if refusal == Refusal::Unauthorized {
+        // As frps asks.
+        out.extend_from_slice(b"WWW-Authenticate: Basic realm=\"Restricted\"\r\n");
+    }
     if refusal == Refusal::MethodRefused {
         out.extend_from_slice(b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE\r\n");
     }
@@ -132,6 +136,7 @@ pub fn render(about: About<'_>) -> Vec<u8> {
 fn reason(status: u16) -> &'static str {
     match status {
         400 => "Bad Request",
+        401 => "Unauthorized",
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",

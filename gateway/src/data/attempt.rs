@@ -230,6 +230,8 @@ async fn once<'a>(
             upgrade,
             hide_cookie: request.split.pool.sealer.as_ref().map(|sealer| sealer.name()),
             ask_first: attempt.ask_first,
+            rewrite: attempt.member.rewrite(),
+            direct: attempt.member.tunnel.is_some(),
         },
     );
     // 5. Send the head and what of the body is at hand, in one write.
@@ -283,7 +285,8 @@ async fn once<'a>(
                     worker.absences.borrow_mut().confirm(request.scope, attempt.member.endpoint.number);
                     outcome::answered(&attempt, response, wait.incoming.filled(), wait.progress.sent_at);
                     session::write_for(set_cookie, *session, &attempt, head, buffer.filled());
-                    headers::interim(homeward, response, wait.incoming.filled(), set_cookie);
+                    let rewrite = attempt.member.rewrite();
+                    headers::interim(homeward, response, wait.incoming.filled(), set_cookie, rewrite);
                     wait.incoming.consume(response.len);
                     (report.status, report.member) = (101, Some(attempt.index));
                     let early = buffer.filled()[head.len..].to_vec();
@@ -298,7 +301,7 @@ async fn once<'a>(
                         && (response.status != 100 || (head.expect_continue && !wait.progress.continued));
                     if wanted {
                         wait.progress.continued |= response.status == 100;
-                        headers::interim(homeward, response, wait.incoming.filled(), &[]);
+                        headers::interim(homeward, response, wait.incoming.filled(), &[], None);
                         let mut sent = 0;
                         let write = write_both(visitor, homeward, &[], &mut sent);
                         if !matches!(until(stall(listener), write).await, Ok(Ok(()))) {

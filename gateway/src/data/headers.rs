@@ -4,6 +4,7 @@ use std::{io::Write, net::IpAddr};
 
 use super::affinity::{cookie_values, strip};
 use crate::{
+    frps::Rewrite,
     http1::{Field, Known, RequestBody, RequestHead, ResponseBody, ResponseHead, TargetForm, Version},
     snapshot::Listener,
 };
@@ -24,6 +25,10 @@ pub struct Onward<'a> {
     pub upgrade: bool,
     /// Our own cookie, which the application doesn't see.
     pub hide_cookie: Option<&'a [u8]>,
+    /// What the tunnel wants changed, as frps would have done it.
+    pub rewrite: Option<&'a Rewrite>,
+    /// frps's vhost has no part in it.
+    pub direct: bool,
     /// Ask for `100 Continue` although the visitor didn't: nothing is known of the tunnel, so the body waits.
     pub ask_first: bool,
 }
@@ -47,11 +52,15 @@ pub fn request(out: &mut Vec<u8>, head: &RequestHead, wire: &[u8], onward: Onwar
         }
     }
     out.extend_from_slice(b" HTTP/1.1\r\nHost: ");
-    out.extend_from_slice(head.host.of(wire));
+    let set: &[(String, String)] = onward.rewrite.map_or(&[], |rewrite| &rewrite.request_headers);
+    match onward.rewrite {
+        Some(rewrite) if !rewrite.host.is_empty() => out.extend_from_slice(rewrite.host.as_bytes()),
+        Some(_) | None => out.extend_from_slice(head.host.of(wire)),
+    }
     out.extend_from_slice(b"\r\n");
     let mut saw = Saw::default();
     for field in &head.fields {
-        if field.hop {
+        if field.hop || is_set(set, field, wire) {
             continue;
         }
         match field.known {
@@ -85,21 +94,25 @@ pub fn request(out: &mut Vec<u8>, head: &RequestHead, wire: &[u8], onward: Onwar
         RequestBody::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
         RequestBody::None | RequestBody::Length(_) => {}
     }
-    out.extend_from_slice(b"X-Forwarded-For: ");
-    if saw.forwarded_for {
-        join(out, head, wire, Known::XForwardedFor);
+    // What the tunnel sets stands alone, ours included.
+    let ours = |name: &str| set.is_empty() || !set.iter().any(|(set, _)| set.eq_ignore_ascii_case(name));
+    if ours("x-forwarded-for") {
+        out.extend_from_slice(b"X-Forwarded-For: ");
+        if saw.forwarded_for {
+            join(out, head, wire, Known::XForwardedFor);
+        }
+        write_ip(out, onward.peer);
+        out.extend_from_slice(b"\r\n");
     }
-    write_ip(out, onward.peer);
-    out.extend_from_slice(b"\r\n");
-    if !saw.forwarded_proto {
+    if !saw.forwarded_proto && ours("x-forwarded-proto") {
         out.extend_from_slice(b"X-Forwarded-Proto: http\r\n");
     }
-    if !saw.forwarded_host {
+    if !saw.forwarded_host && ours("x-forwarded-host") {
         out.extend_from_slice(b"X-Forwarded-Host: ");
         out.extend_from_slice(head.host.of(wire));
         out.extend_from_slice(b"\r\n");
     }
-    if saw.forwarded {
+    if saw.forwarded && ours("forwarded") {
         out.extend_from_slice(b"Forwarded: ");
         join(out, head, wire, Known::Forwarded);
         // RFC 7239 §6: an IPv6 address is bracketed and quoted.
@@ -109,14 +122,17 @@ pub fn request(out: &mut Vec<u8>, head: &RequestHead, wire: &[u8], onward: Onwar
         });
         out.extend_from_slice(b"\r\n");
     }
-    if !saw.accept_encoding {
+    if !saw.accept_encoding && !onward.direct && ours("accept-encoding") {
         // Without one, frps asks the application for gzip in our name and unpacks the answer.
         out.extend_from_slice(b"Accept-Encoding: identity\r\n");
     }
-    out.extend_from_slice(match head.version {
-        Version::Http10 => b"Via: 1.0 frp-gateway\r\n",
-        Version::Http11 => b"Via: 1.1 frp-gateway\r\n",
-    });
+    if ours("via") {
+        out.extend_from_slice(match head.version {
+            Version::Http10 => b"Via: 1.0 frp-gateway\r\n",
+            Version::Http11 => b"Via: 1.1 frp-gateway\r\n",
+        });
+    }
+    write_set(out, set);
     if onward.ask_first {
         out.extend_from_slice(b"Expect: 100-continue\r\n");
     }
@@ -194,14 +210,18 @@ pub struct Homeward<'a> {
     pub strip: bool,
     /// A whole line of our own to go with it, or nothing.
     pub set_cookie: &'a [u8],
+    /// What the tunnel wants set, as frps would have done it.
+    pub rewrite: Option<&'a Rewrite>,
 }
 
 /// Writes the head for the visitor into `out`.
 pub fn response(out: &mut Vec<u8>, head: &ResponseHead, wire: &[u8], homeward: Homeward<'_>) {
     out.clear();
     status_line(out, head, wire);
+    let set: &[(String, String)] = homeward.rewrite.map_or(&[], |rewrite| &rewrite.response_headers);
     for field in &head.fields {
         match field.known {
+            _ if is_set(set, field, wire) => continue,
             Known::TransferEncoding | Known::Connection => continue,
             // RFC 9110 §8.6: none in 204; frps and Go send none, others do.
             Known::ContentLength if head.status == 204 => continue,
@@ -219,6 +239,7 @@ pub fn response(out: &mut Vec<u8>, head: &ResponseHead, wire: &[u8], homeward: H
     if head.body == ResponseBody::Chunked && !homeward.strip {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
+    write_set(out, set);
     out.extend_from_slice(homeward.set_cookie);
     if !homeward.keep_alive {
         out.extend_from_slice(b"Connection: close\r\n");
@@ -229,11 +250,20 @@ pub fn response(out: &mut Vec<u8>, head: &ResponseHead, wire: &[u8], homeward: H
 }
 
 /// Writes an interim (1xx) head, or a 101 with its `Upgrade`.
-pub fn interim(out: &mut Vec<u8>, head: &ResponseHead, wire: &[u8], set_cookie: &[u8]) {
+pub fn interim(
+    out: &mut Vec<u8>,
+    head: &ResponseHead,
+    wire: &[u8],
+    set_cookie: &[u8],
+    rewrite: Option<&Rewrite>,
+) {
     out.clear();
     status_line(out, head, wire);
+    let set: &[(String, String)] =
+        rewrite.filter(|_| head.status == 101).map_or(&[], |rewrite| &rewrite.response_headers);
     for field in &head.fields {
         match field.known {
+            _ if is_set(set, field, wire) => continue,
             Known::Upgrade if head.status == 101 => copy(out, field, wire),
             Known::TransferEncoding | Known::ContentLength => continue,
             _ if field.hop => continue,
@@ -241,10 +271,25 @@ pub fn interim(out: &mut Vec<u8>, head: &ResponseHead, wire: &[u8], set_cookie: 
         }
     }
     if head.status == 101 {
+        write_set(out, set);
         out.extend_from_slice(set_cookie);
         out.extend_from_slice(b"Connection: upgrade\r\n");
     }
     out.extend_from_slice(b"\r\n");
+}
+
+/// Whether the tunnel sets a field of that name itself.
+fn is_set(set: &[(String, String)], field: &Field, wire: &[u8]) -> bool {
+    !set.is_empty() && set.iter().any(|(name, _)| field.name.of(wire).eq_ignore_ascii_case(name.as_bytes()))
+}
+
+fn write_set(out: &mut Vec<u8>, set: &[(String, String)]) {
+    for (name, value) in set {
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(value.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
 }
 
 fn status_line(out: &mut Vec<u8>, head: &ResponseHead, wire: &[u8]) {

@@ -78,7 +78,7 @@ pub async fn run(
         homeward,
         response,
         answer.incoming.filled(),
-        Homeward { version: head.version, keep_alive, strip, set_cookie },
+        Homeward { version: head.version, keep_alive, strip, set_cookie, rewrite: attempt.member.rewrite() },
     );
     (report.status, report.member) = (response.status, Some(attempt.index));
     // The head and what came with it leave in one write.

@@ -1,9 +1,13 @@
-//! Client of an frps's admin API: one call, [`AdminClient::list`], that answers with the live http proxies.
+//! Client of an frps's admin API: [`AdminClient::list`] answers with all that is live, [`AdminClient::find`] with one proxy.
 //!
 //! Speaks v2 (frp 0.71) and falls back to v1 where v2 is not found. Read-only. The caller bounds the time; this bounds
 //! the memory.
 
-use std::fmt;
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use frp_gateway_config::model::FrpsAdmin;
@@ -20,8 +24,8 @@ use hyper_util::{
 use serde::de::DeserializeOwned;
 
 use super::{
-    Listing,
-    wire::{Live, ServerInfo, V1List, V2Envelope, V2Proxy},
+    Listing, Proxy, ProxyKind,
+    wire::{Live, ServerInfo, V1List, V1Proxy, V2Envelope, V2Page, V2Proxy},
 };
 
 /// Largest answer that is read, bytes. 1,000 proxies take half a MB.
@@ -66,20 +70,32 @@ impl AdminError {
     }
 }
 
-/// Client of one admin API; keeps its connection.
+/// Client of one admin API; keeps its connections. Clones share them, and what is known of the server.
+#[derive(Clone)]
 pub struct AdminClient {
     http: Client<HttpConnector, Empty<Bytes>>,
     base: String,
     authorization: HeaderValue,
-    /// v2 was not found here.
-    v1_only: bool,
+    known: Arc<Mutex<Known>>,
 }
+
+/// What is known of the server.
+#[derive(Debug, Clone, Default)]
+struct Known {
+    /// Which API it speaks; `None` = to be found out.
+    v2: Option<bool>,
+    /// Its `subDomainHost`, and when it told.
+    subdomain_host: Option<(String, Instant)>,
+}
+
+/// A server may be restarted with another `subDomainHost`.
+const SUBDOMAIN_HOST_KEPT: Duration = Duration::from_secs(60);
 
 impl fmt::Debug for AdminClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AdminClient")
             .field("base", &self.base)
-            .field("v1_only", &self.v1_only)
+            .field("known", &self.known)
             .finish_non_exhaustive()
     }
 }
@@ -96,40 +112,84 @@ impl AdminClient {
             http: Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build_http(),
             base: admin.url.trim_end_matches('/').to_owned(),
             authorization,
-            v1_only: false,
+            known: Arc::default(),
         }
     }
 
-    /// The http proxies that are online now.
+    /// All proxies that are online now.
     ///
     /// # Errors
     /// See [`AdminError`]. After one, v2 is tried first again: the server may have been upgraded.
-    pub async fn list(&mut self) -> Result<Listing, AdminError> {
+    pub async fn list(&self) -> Result<Listing, AdminError> {
         let result = self.list_by_known_version().await;
         if result.is_err() {
-            self.v1_only = false;
+            *self.known() = Known::default();
         }
         result
     }
 
-    async fn list_by_known_version(&mut self) -> Result<Listing, AdminError> {
-        let live = if self.v1_only {
+    /// The proxy of that name; `None` when it isn't online. `hint`: the type it had, or is expected to have.
+    ///
+    /// # Errors
+    /// See [`AdminError`].
+    pub async fn find(&self, name: &str, hint: Option<ProxyKind>) -> Result<Option<Proxy>, AdminError> {
+        let v2 = self.known().v2;
+        let live = match v2 {
+            Some(true) => self.find_v2(name).await?,
+            Some(false) => self.find_v1(name, hint).await?,
+            // No listing has told yet which API there is.
+            None => match self.list_v2_page(1, 1).await {
+                Ok(_) => self.find_v2(name).await?,
+                Err(error) if error.is_not_found() => self.find_v1(name, hint).await?,
+                Err(error) => return Err(error),
+            },
+        };
+        match live {
+            Some(live) => Ok(Some(live.joined(&self.subdomain_host().await?))),
+            None => Ok(None),
+        }
+    }
+
+    async fn list_by_known_version(&self) -> Result<Listing, AdminError> {
+        let v2 = self.known().v2;
+        let live = if v2 == Some(false) {
             self.list_v1().await?
         } else {
             match self.list_v2().await {
                 Err(error) if error.is_not_found() => {
-                    self.v1_only = true;
+                    self.known().v2 = Some(false);
                     self.list_v1().await?
                 }
-                other => other?,
+                Ok(live) => {
+                    self.known().v2 = Some(true);
+                    live
+                }
+                Err(error) => return Err(error),
             }
         };
-        let info = if live.iter().any(Live::has_subdomain) {
-            self.get::<ServerInfo>("/api/serverinfo").await?
-        } else {
-            ServerInfo::default()
+        Ok(Listing::new(live, &self.subdomain_host().await?))
+    }
+
+    /// `subDomainHost` of the server; empty when it has none.
+    ///
+    /// # Errors
+    /// See [`AdminError`].
+    pub async fn subdomain_host(&self) -> Result<String, AdminError> {
+        let kept = self.known().subdomain_host.clone();
+        if let Some((host, _)) = kept.filter(|(_, at)| at.elapsed() < SUBDOMAIN_HOST_KEPT) {
+            return Ok(host);
+        }
+        let host = match self.get::<ServerInfo>("/api/serverinfo").await {
+            Ok(info) => info.subdomain_host,
+            Err(error) if error.is_not_found() => String::new(),
+            Err(error) => return Err(error),
         };
-        Ok(Listing::new(live, &info.subdomain_host))
+        self.known().subdomain_host = Some((host.clone(), Instant::now()));
+        Ok(host)
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All pages; begun anew while the total changes between pages, since then an item may have been skipped.
@@ -138,16 +198,14 @@ impl AdminClient {
         'pass: loop {
             let (mut live, mut seen, mut total) = (Vec::new(), 0, None);
             for page in 1..=MAX_PAGES {
-                let path =
-                    format!("/api/v2/proxies?status=online&type=http&page={page}&pageSize={PAGE_SIZE}");
-                let Some(data) = self.get::<V2Envelope>(&path).await?.data else { break };
+                let Some(data) = self.list_v2_page(page, PAGE_SIZE).await? else { break };
                 if *total.get_or_insert(data.total) != data.total && pass < MAX_PASSES {
                     pass += 1;
                     continue 'pass;
                 }
                 seen += data.items.len();
                 let last = data.items.is_empty() || seen >= data.total;
-                live.extend(data.items.into_iter().filter_map(V2Proxy::live));
+                live.extend(data.items.into_iter().filter_map(|item| item.known()?.live()));
                 if last {
                     break;
                 }
@@ -156,8 +214,53 @@ impl AdminClient {
         }
     }
 
+    async fn list_v2_page(&self, page: usize, size: usize) -> Result<Option<V2Page>, AdminError> {
+        let path = format!("/api/v2/proxies?status=online&page={page}&pageSize={size}");
+        Ok(self.get::<V2Envelope<V2Page>>(&path).await?.data)
+    }
+
+    async fn find_v2(&self, name: &str) -> Result<Option<Live>, AdminError> {
+        match self.get::<V2Envelope<V2Proxy>>(&format!("/api/v2/proxies/{}", encoded(name))).await {
+            Ok(envelope) => Ok(envelope.data.and_then(V2Proxy::live)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// One call per type: older versions have no other listing.
     async fn list_v1(&self) -> Result<Vec<Live>, AdminError> {
-        Ok(self.get::<V1List>("/api/proxy/http").await?.live())
+        let mut live = Vec::new();
+        for kind in ProxyKind::ALL {
+            match self.get::<V1List>(&format!("/api/proxy/{}", kind.word())).await {
+                Ok(list) => live.extend(list.live(kind)),
+                // A type that this version doesn't have.
+                Err(error) if kind != ProxyKind::Http && error.is_not_found() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(live)
+    }
+
+    async fn find_v1(&self, name: &str, hint: Option<ProxyKind>) -> Result<Option<Live>, AdminError> {
+        let likely = [hint.unwrap_or(ProxyKind::Tcp), ProxyKind::Tcp, ProxyKind::Http];
+        let rest = ProxyKind::ALL.into_iter().filter(|kind| !likely.contains(kind));
+        let mut asked = Vec::new();
+        for kind in likely.into_iter().chain(rest) {
+            if asked.contains(&kind) {
+                continue;
+            }
+            asked.push(kind);
+            match self.get::<V1Proxy>(&format!("/api/proxy/{}/{}", kind.word(), encoded(name))).await {
+                Ok(proxy) => {
+                    if let Some(live) = proxy.live(kind) {
+                        return Ok(Some(live));
+                    }
+                }
+                Err(AdminError::Status(400 | 404)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, AdminError> {
@@ -185,6 +288,19 @@ impl AdminClient {
         })?;
         Ok(serde_json::from_slice(&body.to_bytes())?)
     }
+}
+
+/// A name as one segment of a path (RFC 3986).
+fn encoded(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
 }
 
 /// An error with what caused it: hyper's own text alone says "client error (Connect)".

@@ -1,15 +1,17 @@
 //! JSON of frps's admin API, as far as we read it. Unknown fields are ignored, missing ones and nulls are defaults:
 //! versions differ, and a field we don't need must never cost us the listing.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Deserializer};
 
-use super::{Listing, Proxy};
+use super::{Listing, Proxy, ProxyKind, claim};
 
 /// `GET /api/v2/proxies`: the envelope around a page (frp 0.71).
 #[derive(Debug, Deserialize)]
-pub struct V2Envelope {
-    /// The page; null in an error.
-    pub data: Option<V2Page>,
+pub struct V2Envelope<T> {
+    /// What was asked for; null in an error.
+    pub data: Option<T>,
 }
 
 /// One page.
@@ -17,16 +19,40 @@ pub struct V2Envelope {
 pub struct V2Page {
     /// Number of proxies over all pages.
     pub total: usize,
-    /// The proxies of this page.
+    /// The proxies of this page. One that isn't as we know them costs us only itself.
     #[serde(default, deserialize_with = "or_default")]
-    pub items: Vec<V2Proxy>,
+    pub items: Vec<OrUnknown<V2Proxy>>,
+}
+
+/// Something of the right shape, or whatever it is.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+pub enum OrUnknown<T> {
+    /// As we know it.
+    Known(T),
+    /// Something else.
+    Unknown(serde::de::IgnoredAny),
+}
+
+impl<T> OrUnknown<T> {
+    /// What we know.
+    pub fn known(self) -> Option<T> {
+        match self {
+            Self::Known(known) => Some(known),
+            Self::Unknown(_) => None,
+        }
+    }
 }
 
 /// One proxy, v2.
 #[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct V2Proxy {
-    #[serde(default, deserialize_with = "or_default")]
     name: String,
+    #[serde(default, deserialize_with = "or_default")]
+    user: String,
+    #[serde(default, rename = "clientID", deserialize_with = "or_default")]
+    client_id: String,
     #[serde(default, deserialize_with = "or_default")]
     spec: V2Spec,
     #[serde(default, deserialize_with = "or_default")]
@@ -35,41 +61,71 @@ pub struct V2Proxy {
 
 #[derive(Debug, Default, Deserialize)]
 struct V2Spec {
-    http: Option<Domains>,
+    #[serde(default, rename = "type", deserialize_with = "or_default")]
+    kind: String,
+    http: Option<Conf>,
+    https: Option<Conf>,
+    tcp: Option<Conf>,
+    udp: Option<Conf>,
+    tcpmux: Option<Conf>,
+    stcp: Option<Conf>,
+    sudp: Option<Conf>,
+    xtcp: Option<Conf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct V2Status {
     #[serde(default, deserialize_with = "or_default")]
     phase: String,
+    #[serde(default, deserialize_with = "or_default")]
+    last_start_at: i64,
 }
 
-/// `GET /api/proxy/http` (every version).
+/// `GET /api/proxy/TYPE` (every version).
 #[derive(Debug, Deserialize)]
 pub struct V1List {
     #[serde(default, deserialize_with = "or_default")]
-    proxies: Vec<V1Proxy>,
+    proxies: Vec<OrUnknown<V1Proxy>>,
 }
 
+/// One proxy, v1. `GET /api/proxy/TYPE/NAME` gives one alone.
 #[derive(Debug, Deserialize)]
-struct V1Proxy {
-    #[serde(default, deserialize_with = "or_default")]
+#[serde(rename_all = "camelCase")]
+pub struct V1Proxy {
     name: String,
     /// Null while the proxy is offline.
-    conf: Option<Domains>,
+    conf: Option<Conf>,
     #[serde(default, deserialize_with = "or_default")]
     status: String,
+    /// `11-23 02:12:04`: without a year or zone.
+    #[serde(default, deserialize_with = "or_default")]
+    last_start_time: String,
 }
 
 #[derive(Debug, Default, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Domains {
+struct Conf {
     #[serde(default, deserialize_with = "or_default")]
     custom_domains: Vec<String>,
     #[serde(default, deserialize_with = "or_default")]
     subdomain: String,
     #[serde(default, deserialize_with = "or_default")]
     locations: Vec<String>,
+    #[serde(default, deserialize_with = "or_default")]
+    metadatas: BTreeMap<String, String>,
+    #[serde(default, deserialize_with = "or_default")]
+    annotations: BTreeMap<String, String>,
+    #[serde(default, deserialize_with = "or_default")]
+    load_balancer: LoadBalancer,
+    #[serde(default, deserialize_with = "or_default")]
+    remote_port: u16,
+}
+
+#[derive(Debug, Default, Clone, Deserialize)]
+struct LoadBalancer {
+    #[serde(default, deserialize_with = "or_default")]
+    group: String,
 }
 
 /// `GET /api/serverinfo` (every version).
@@ -81,66 +137,105 @@ pub struct ServerInfo {
     pub subdomain_host: String,
 }
 
-/// A live http proxy whose subdomain is not yet joined with the server's host.
+/// A proxy that is online, whose subdomain is not yet joined with the server's host.
 #[derive(Debug, Clone)]
 pub struct Live {
-    name: String,
-    domains: Domains,
+    proxy: Proxy,
+    subdomain: String,
 }
 
 impl V2Proxy {
-    /// The proxy, if it is an http one and online.
+    /// The proxy, if it is online and of a type we know.
     #[must_use]
     pub fn live(self) -> Option<Live> {
-        let domains = self.spec.http.filter(|_| self.status.phase == "online")?;
-        Some(Live { name: self.name, domains })
+        if self.status.phase != "online" {
+            return None;
+        }
+        let spec = self.spec;
+        let of = |kind| match kind {
+            ProxyKind::Http => spec.http.as_ref(),
+            ProxyKind::Https => spec.https.as_ref(),
+            ProxyKind::Tcp => spec.tcp.as_ref(),
+            ProxyKind::Udp => spec.udp.as_ref(),
+            ProxyKind::Tcpmux => spec.tcpmux.as_ref(),
+            ProxyKind::Stcp => spec.stcp.as_ref(),
+            ProxyKind::Sudp => spec.sudp.as_ref(),
+            ProxyKind::Xtcp => spec.xtcp.as_ref(),
+        };
+        // The word says it; where there is none, the part that is there.
+        let kind = ProxyKind::of_word(&spec.kind).or_else(|| {
+            ProxyKind::ALL.into_iter().find(|kind| spec.kind.is_empty() && of(*kind).is_some())
+        })?;
+        let conf = of(kind).cloned();
+        let mut live = Live::new(self.name, kind, conf?, self.status.last_start_at.to_string());
+        (live.proxy.user, live.proxy.client_id) = (self.user, self.client_id);
+        Some(live)
+    }
+}
+
+impl V1Proxy {
+    /// The proxy, if it is online.
+    #[must_use]
+    pub fn live(self, kind: ProxyKind) -> Option<Live> {
+        let conf = self.conf.filter(|_| self.status == "online")?;
+        Some(Live::new(self.name, kind, conf, self.last_start_time))
     }
 }
 
 impl V1List {
-    /// Proxies that are online.
-    #[must_use]
-    pub fn live(self) -> Vec<Live> {
-        let online = self.proxies.into_iter().filter(|proxy| proxy.status == "online");
-        online.filter_map(|proxy| Some(Live { name: proxy.name, domains: proxy.conf? })).collect()
+    /// Proxies that are online; all of one type.
+    pub fn live(self, kind: ProxyKind) -> impl Iterator<Item = Live> {
+        self.proxies.into_iter().filter_map(move |proxy| proxy.known()?.live(kind))
     }
 }
 
 impl Live {
-    /// Whether its domains can't be told without [`ServerInfo::subdomain_host`].
+    fn new(name: String, kind: ProxyKind, mut conf: Conf, started: String) -> Self {
+        conf.custom_domains.iter_mut().for_each(|domain| domain.make_ascii_lowercase());
+        let has_port = matches!(kind, ProxyKind::Tcp | ProxyKind::Udp) && conf.remote_port > 0;
+        if conf.locations.is_empty() {
+            conf.locations.push(String::new());
+        }
+        conf.locations.sort();
+        conf.locations.dedup();
+        let proxy = Proxy {
+            name,
+            kind,
+            user: String::new(),
+            client_id: String::new(),
+            domains: conf.custom_domains,
+            locations: conf.locations,
+            group: conf.load_balancer.group,
+            metadatas: conf.metadatas,
+            port: has_port.then_some(conf.remote_port),
+            sealed: conf.annotations.remove(claim::ANNOTATION),
+            started,
+        };
+        Self { proxy, subdomain: conf.subdomain }
+    }
+
+    /// The proxy with its whole domains. A subdomain without a host is left out: it can't be asked for.
     #[must_use]
-    pub fn has_subdomain(&self) -> bool {
-        !self.domains.subdomain.is_empty()
+    pub fn joined(self, subdomain_host: &str) -> Proxy {
+        let Self { mut proxy, subdomain } = self;
+        if !subdomain.is_empty() && !subdomain_host.is_empty() {
+            proxy.domains.push(format!("{subdomain}.{subdomain_host}").to_ascii_lowercase());
+        }
+        proxy.domains.sort();
+        proxy.domains.dedup();
+        proxy
     }
 }
 
 impl Listing {
-    /// Joins subdomains with `subdomain_host` and sorts. A subdomain without a host is left out: it can't be asked for.
+    /// Joins subdomains with `subdomain_host` and sorts.
     #[must_use]
     pub fn new(live: Vec<Live>, subdomain_host: &str) -> Self {
-        let mut proxies: Vec<_> = live
-            .into_iter()
-            .map(|Live { name, domains }| {
-                let mut all: Vec<_> =
-                    domains.custom_domains.iter().map(|domain| domain.to_ascii_lowercase()).collect();
-                if !domains.subdomain.is_empty() && !subdomain_host.is_empty() {
-                    all.push(format!("{}.{subdomain_host}", domains.subdomain).to_ascii_lowercase());
-                }
-                let mut locations = domains.locations;
-                if locations.is_empty() {
-                    locations.push(String::new());
-                }
-                for list in [&mut all, &mut locations] {
-                    list.sort();
-                    list.dedup();
-                }
-                Proxy { name, domains: all, locations, ..Proxy::default() }
-            })
-            .collect();
+        let mut proxies: Vec<_> = live.into_iter().map(|live| live.joined(subdomain_host)).collect();
         proxies.sort();
         // Paging is no snapshot: a change between two pages may repeat a proxy.
-        proxies.dedup();
-        Self { proxies, subdomain_host: None }
+        proxies.dedup_by(|one, other| one.name == other.name);
+        Self { proxies, subdomain_host: Some(subdomain_host.to_ascii_lowercase()) }
     }
 }
 
@@ -154,31 +249,41 @@ mod tests {
 
     #[test]
     fn a_v2_page_of_frp_0_71_gives_its_online_http_proxies() {
-        let page: V2Envelope = serde_json::from_str(
-            r#"{"code":200,"msg":"success","data":{"total":4,"page":1,"pageSize":50,"items":[
+        let page: V2Envelope<V2Page> = serde_json::from_str(
+            r#"{"code":200,"msg":"success","data":{"total":5,"page":1,"pageSize":50,"items":[
             {"name":"alice.web","user":"alice","clientID":"edge-1","spec":{"type":"http","http":{"annotations":{"note":"hello"},
             "transport":{"useEncryption":false},"loadBalancer":{"group":""},"customDomains":["App.test","app2.test"],"locations":["/","/api"]}},
             "status":{"phase":"online","curConns":1}},
             {"name":"bob.sub","spec":{"type":"http","http":{"subdomain":"Bob"}},"status":{"phase":"online"}},
             {"name":"gone","spec":{"type":"http","http":{}},"status":{"phase":"offline"}},
-            {"name":"raw","spec":{"type":"tcp","tcp":{"remotePort":20860}},"status":{"phase":"online"}}]}}"#,
+            7,{"name":7},{"name":"raw","spec":{"type":"tcp","tcp":{"remotePort":20860}},"status":{"phase":"online"}}]}}"#,
         )
         .unwrap();
-        let live: Vec<_> = page.data.unwrap().items.into_iter().filter_map(V2Proxy::live).collect();
-        assert!(live.iter().any(Live::has_subdomain));
-        let proxy = |name: &str, domains: &[&str], locations: &[&str]| Proxy {
-            name: name.into(),
-            domains: domains.iter().map(ToString::to_string).collect(),
-            locations: locations.iter().map(ToString::to_string).collect(),
-            ..Proxy::default()
-        };
+        let items = page.data.unwrap().items.into_iter();
+        let live: Vec<_> = items.filter_map(|item| item.known()?.live()).collect();
+        let listing = Listing::new(live, "frp.test");
+        let shown: Vec<_> = listing
+            .proxies
+            .iter()
+            .map(|proxy| {
+                (
+                    &*proxy.name,
+                    proxy.kind.word(),
+                    proxy.domains.join(" "),
+                    proxy.locations.join(" "),
+                    proxy.port,
+                )
+            })
+            .collect();
         assert_eq!(
-            Listing::new(live, "frp.test").proxies,
+            shown,
             [
-                proxy("alice.web", &["app.test", "app2.test"], &["/", "/api"]),
-                proxy("bob.sub", &["bob.frp.test"], &[""]),
+                ("alice.web", "http", "app.test app2.test".into(), "/ /api".into(), None),
+                ("bob.sub", "http", "bob.frp.test".into(), String::new(), None),
+                ("raw", "tcp", String::new(), String::new(), Some(20860)),
             ]
         );
+        assert_eq!((&*listing.proxies[0].user, &*listing.proxies[0].client_id), ("alice", "edge-1"));
     }
 
     #[test]
@@ -188,10 +293,10 @@ mod tests {
             "subdomain":"x","surprise":{"deep":[1]}},"status":"online","todayTrafficIn":1}],"more":1}"#,
         )
         .unwrap();
-        let live = list.live();
+        let live: Vec<_> = list.live(ProxyKind::Http).collect();
         assert_eq!(live.len(), 1);
         assert_eq!(Listing::new(live, "").proxies[0].domains, [] as [&str; 0], "no host, no name to ask for");
         let empty: V1List = serde_json::from_str(r#"{"proxies":null}"#).unwrap();
-        assert!(empty.live().is_empty());
+        assert_eq!(empty.live(ProxyKind::Http).count(), 0);
     }
 }
