@@ -1,10 +1,10 @@
 //! Keys of an FRP server.
 
-use super::{HOUR, Kind, PORT, Section, WEIGHT, defaults, optional, required};
+use super::{FRPS_PLUGIN, HOUR, Kind, PORT, Section, WEIGHT, defaults, optional, required};
 
 pub(crate) static FRPS: Section = Section {
     title: "frps[]",
-    about: "One FRP server. It needs a name, a host and at least one port.",
+    about: "One FRP server. It needs a name, a host and at least one port or a `plugin`.",
     keys: &[
         required("name", Kind::Name, "Unique name: label in metrics and logs."),
         required("host", Kind::Host, "IP address or DNS name."),
@@ -23,6 +23,17 @@ pub(crate) static FRPS: Section = Section {
             "Relative share in every pool that does not say otherwise; 0 = no new traffic.",
         ),
         optional("admin", Kind::Section(&FRPS_ADMIN), "The admin API of frps, asked which tunnels are live."),
+        optional("plugin", Kind::Section(&FRPS_PLUGIN), "It calls us as its server plugin. Needs `admin`."),
+        optional(
+            "tunnel_host",
+            Kind::Host,
+            "Where its tunnels' ports are reached (`proxyBindAddr`); without it, `host`.",
+        ),
+        optional(
+            "subdomain_host",
+            Kind::Domain,
+            "Its `subDomainHost`; without it, what its admin API tells.",
+        ),
         optional(
             "not_found_marker",
             Kind::Text,
@@ -32,7 +43,6 @@ pub(crate) static FRPS: Section = Section {
     ],
     planned: &[
         ("vhost_https_port", "remove it: only HTTP is forwarded for now"),
-        ("plugin", "remove it; pools send to vhost_http_port for now"),
         ("drain", "set \"weight: 0\" to send no new traffic"),
     ],
 };

@@ -9,6 +9,7 @@ mod pools;
 mod process;
 mod retry;
 mod routes;
+mod tunnels;
 
 pub(crate) use affinity::{AFFINITY, AFFINITY_COOKIE, SOURCE_IP};
 pub(crate) use frps::{FRPS, FRPS_ADMIN};
@@ -18,6 +19,10 @@ pub(crate) use pools::{BALANCE, LOCALITY, MEMBER, POOL, PREFER, SELECTOR};
 pub(crate) use process::{ACCESS_LOG, ADMIN, ROOT, RUNTIME};
 pub(crate) use retry::{ADAPTIVE, BACKOFF, BUDGET, HEDGE, HEDGE_BUDGET, POOL_LIMITS, QUEUE, RETRY};
 pub(crate) use routes::{MATCH, PATH, ROUTE, ROUTE_POOL, VALUE};
+pub(crate) use tunnels::{
+    AGENT, CLAIM_RULE, CLAIMS, FRPS_PLUGIN, METADATA, PLUGIN, TAKEOVER, TAKEOVER_RULE, TUNNEL_POOL,
+    TUNNEL_SELECTOR, TUNNELS,
+};
 
 /// One map of the YAML.
 #[derive(Debug)]

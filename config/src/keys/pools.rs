@@ -1,14 +1,14 @@
 //! Keys of a pool: members, policy, zones.
 
 use super::{
-    AFFINITY, HEALTH, HOUR, Kind, OFF, OUTLIER, POOL_LIMITS, POSITIVE, RETRY, Section, WEIGHT, defaults,
-    optional, required,
+    AFFINITY, HEALTH, HOUR, Kind, OFF, OUTLIER, POOL_LIMITS, POSITIVE, RETRY, Section, TUNNEL_SELECTOR,
+    WEIGHT, defaults, optional, required,
 };
 
 const LATER: &str = "remove it; CHANGELOG.md will tell when it comes";
 
 /// The rules that pick.
-const POLICY: Kind =
+pub(super) const POLICY: Kind =
     Kind::Word(&["round_robin", "random", "least_request", "peak_ewma", "maglev", "ring_hash"], &[]);
 
 pub(crate) static POOL: Section = Section {
@@ -26,6 +26,11 @@ pub(crate) static POOL: Section = Section {
             "all",
             "Members: names, or maps with a weight; `all` = every frps with a `vhost_http_port`; \
              `{ labels: { … } }` = those of them that have these labels.",
+        ),
+        optional(
+            "tunnels",
+            Kind::Section(&TUNNEL_SELECTOR),
+            "Members: live tunnels, each for itself, instead of `frps`.",
         ),
         defaults(
             "balance",
@@ -80,10 +85,7 @@ pub(crate) static POOL: Section = Section {
             "How long an endpoint stays out for a host and path where its frps said \"no such tunnel\".",
         ),
     ],
-    planned: &[
-        ("tunnels", "write \"frps: [NAME, …]\" for now: the pool then sends to their vhost ports"),
-        ("hold", LATER),
-    ],
+    planned: &[("hold", LATER)],
 };
 
 pub(crate) static MEMBER: Section = Section {

@@ -1,6 +1,9 @@
 //! Keys of the file itself and of the process.
 
-use super::{FRPS, HOUR, Key, Kind, LISTENER, POOL, ROUTE, Section, defaults, optional, required};
+use super::{
+    AGENT, CLAIMS, FRPS, HOUR, Key, Kind, LISTENER, PLUGIN, POOL, ROUTE, Section, TAKEOVER, TUNNELS,
+    defaults, optional, required,
+};
 
 const LATER: &str = "remove it; CHANGELOG.md will tell when it comes";
 
@@ -25,18 +28,23 @@ pub(crate) static ROOT: Section = Section {
         ),
         optional("pools", Kind::List(&Kind::Section(&POOL)), "Sets of endpoints under one policy."),
         optional("routes", Kind::List(&Kind::Section(&ROUTE)), "Which request goes to which pools."),
+        defaults("tunnels", Kind::Section(&TUNNELS), "{}", "Live tunnels as routes by themselves."),
+        optional("plugin", Kind::Section(&PLUGIN), "The listener that frps and agents call."),
+        defaults("takeover", Kind::Section(&TAKEOVER), "{}", "Which proxies become private tcp ports."),
+        defaults("claims", Kind::Section(&CLAIMS), "{}", "Who may claim what."),
+        defaults(
+            "audit",
+            ACCESS_LOG_KIND,
+            "off",
+            "Where one JSON line per login, claim, refusal, takeover and loss of a tunnel goes.",
+        ),
+        optional(
+            "agent",
+            Kind::Section(&AGENT),
+            "What `frp-gateway agent` does; the gateway doesn't read it.",
+        ),
     ],
-    planned: &[
-        ("tunnels", LATER),
-        ("takeover", LATER),
-        ("plugin", LATER),
-        ("policy", LATER),
-        ("claims", LATER),
-        ("audit", LATER),
-        ("trace", LATER),
-        ("tls", LATER),
-        ("kubernetes", LATER),
-    ],
+    planned: &[("policy", LATER), ("trace", LATER), ("tls", LATER), ("kubernetes", LATER)],
 };
 
 const ACCESS_LOG_KIND: Kind = Kind::Either(&[Kind::Text, Kind::Section(&ACCESS_LOG)]);

@@ -155,8 +155,7 @@ impl DomainPattern {
 /// Tunnels as routes by themselves.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tunnels {
-    /// Whether a live http tunnel is served without a route. Default: true when some frps has a `plugin`, or the file has
-    /// neither `pools` nor `routes`.
+    /// Whether a live http tunnel is served without a route. Default: true when some frps has a `plugin`.
     pub serve: bool,
     /// Names of the http listeners they are served on; empty = all.
     pub listeners: Vec<String>,

@@ -28,6 +28,16 @@ fn bound_twice(ctx: &mut Ctx<'_>, root: &Fields<'_>, config: &Config) {
     if config.admin.listen.port() != 0 {
         bound.insert(config.admin.listen, "the admin listener".to_owned());
     }
+    if let Some(plugin) = &config.plugin
+        && plugin.listen.port() != 0
+        && let Some(other) = bound.insert(plugin.listen, "the plugin listener".to_owned())
+        && let Some(at) = root.get("plugin")
+    {
+        ctx.push(
+            Fault::error(&at, "bound-twice", format!("plugin.listen is bound by {other} already"))
+                .help("give the plugin listener an address of its own"),
+        );
+    }
     for (item, listener) in items(root, "listeners").iter().zip(&config.listeners) {
         let Some(at) = field(item, "bind") else { continue };
         if listener.bind.port() == 0 {
@@ -68,7 +78,9 @@ fn unused(ctx: &mut Ctx<'_>, root: &Fields<'_>, config: &Config) {
     let members: BTreeSet<&str> =
         config.pools.iter().flat_map(|pool| &pool.frps).map(|member| member.frps.as_str()).collect();
     for (item, server) in items(root, "frps").iter().zip(&config.frps) {
-        if !members.contains(server.name.as_str()) {
+        let is_directory = server.admin.is_some()
+            && (config.tunnels.serve || config.pools.iter().any(|pool| pool.tunnels.is_some()));
+        if !members.contains(server.name.as_str()) && !is_directory {
             let help = match server.vhost_http_port {
                 Some(_) => "name it in a pool, or remove it",
                 None => "give it a vhost_http_port and name it in a pool, or remove it",
@@ -87,7 +99,12 @@ fn unused(ctx: &mut Ctx<'_>, root: &Fields<'_>, config: &Config) {
     }
     let everywhere = config.routes.iter().any(|route| route.listeners.is_empty());
     for (item, listener) in items(root, "listeners").iter().zip(&config.listeners) {
-        if !everywhere && !config.routes.iter().any(|route| route.listeners.contains(&listener.name)) {
+        let tunnels = config.tunnels.serve
+            && (config.tunnels.listeners.is_empty() || config.tunnels.listeners.contains(&listener.name));
+        if !everywhere
+            && !tunnels
+            && !config.routes.iter().any(|route| route.listeners.contains(&listener.name))
+        {
             let message = format!("no route is served on the listener \"{}\"", listener.name);
             ctx.push(
                 Fault::warning(item, "unused-listener", message)
@@ -101,7 +118,7 @@ fn zero_weights(ctx: &mut Ctx<'_>, root: &Fields<'_>, config: &Config) {
     let message = "all weights are 0, so nothing gets traffic";
     let pools = items(root, "pools");
     for (index, pool) in config.pools.iter().enumerate() {
-        if pool.frps.iter().all(|member| member.weight == 0) {
+        if pool.tunnels.is_none() && pool.frps.iter().all(|member| member.weight == 0) {
             let fleet = root.get("frps");
             if let Some(at) = pools.get(index).or(fleet.as_ref()) {
                 ctx.push(

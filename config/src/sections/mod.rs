@@ -15,6 +15,7 @@ mod pools;
 mod process;
 mod retry;
 mod routes;
+mod tunnels;
 
 use crate::{
     keys,
@@ -47,16 +48,24 @@ pub(crate) fn document(ctx: &mut Ctx<'_>, tree: &Node) -> Config {
     let listener_names = declare_all(ctx, fields.get("listeners").as_ref(), "listener", "unknown-listener");
     let listeners = listeners::read_all(ctx, &part("listeners"));
     let pool_names = declare_all(ctx, fields.get("pools").as_ref(), "pool", "unknown-pool");
-    let mut known = Known { frps: frps_names, pools: pool_names, listeners: listener_names, fleet_is_sound };
-    let pools = pools::read_all(ctx, &part("pools"), fields.get("frps").as_ref(), &frps, &mut known);
-    let routes = routes::read_all(ctx, &part("routes"), fields.get("pools").as_ref(), &known);
-    let tunnels = crate::model::Tunnels {
-        serve: false,
-        listeners: Vec::new(),
-        timeout: Some(std::time::Duration::from_secs(30)),
-        pool: pools::defaults(ctx, &root),
-        series: 100,
+    let mut known = Known {
+        frps: frps_names,
+        pools: pool_names,
+        listeners: listener_names,
+        fleet_is_sound,
+        no_pools: false,
     };
+    let pools = pools::read_all(ctx, &part("pools"), fields.get("frps").as_ref(), &frps, &mut known);
+    known.no_pools = pools.is_empty() && ctx.error_count() == before;
+    let routes = routes::read_all(ctx, &part("routes"), fields.get("pools").as_ref(), &known);
+    let has_plugin = frps.iter().any(|frps| frps.plugin.is_some());
+    let tunnel_routes = tunnels::tunnels(ctx, &part("tunnels"), &known, has_plugin);
+    let plugin = fields.get("plugin").map(|at| tunnels::plugin(ctx, &at));
+    let takeover = tunnels::takeover(ctx, &part("takeover"), &known);
+    let claims = tunnels::claims(ctx, &part("claims"), &known);
+    let audit = fields.read(ctx, "audit", process::access_log);
+    let agent = fields.get("agent").and_then(|at| tunnels::agent(ctx, &at, &frps, &known));
+    tunnels::check(ctx, &fields, &frps, plugin.as_ref());
 
     let config = Config {
         zone,
@@ -67,12 +76,12 @@ pub(crate) fn document(ctx: &mut Ctx<'_>, tree: &Node) -> Config {
         listeners,
         pools,
         routes,
-        plugin: None,
-        takeover: crate::model::Takeover { http: true, rules: Vec::new() },
-        claims: crate::model::Claims { allow: true, share: false, rules: Vec::new() },
-        tunnels,
-        audit: crate::model::AccessLog::Off,
-        agent: None,
+        plugin,
+        takeover,
+        claims,
+        tunnels: tunnel_routes,
+        audit: audit.unwrap_or_default(),
+        agent,
     };
     checks::cross_section(ctx, &fields, &config);
     config
@@ -83,6 +92,8 @@ pub(crate) struct Known {
     pub(crate) frps: crate::read::Names,
     pub(crate) pools: crate::read::Names,
     pub(crate) listeners: crate::read::Names,
+    /// There is no pool, and needs to be none.
+    pub(crate) no_pools: bool,
     /// No fault within `frps`: what its entries lack, they really lack.
     pub(crate) fleet_is_sound: bool,
 }
@@ -100,6 +111,8 @@ fn open_root<'t>(ctx: &mut Ctx<'_>, root: &At<'t>) -> Fields<'t> {
             Some(at) if at.is_null_or_empty_list() => {
                 ctx.push(Fault::error(&at, code, format!("{name} is empty")).help(EXAMPLE));
             }
+            // The agent listens for its frps alone.
+            None if name == "listeners" && fields.get("agent").is_some() => {}
             None if root.is_map() => {
                 ctx.push(Fault::error(root, code, format!("{name} is missing")).help(EXAMPLE));
             }

@@ -29,7 +29,7 @@ fn zone(ctx: &mut Ctx<'_>, item: &At<'_>, pool: &Pool, config: &Config) {
         return;
     };
     let here = |name: &str| config.frps.iter().any(|f| f.name == name && f.zone.as_ref() == Some(zone));
-    if !pool.frps.iter().any(|member| here(&member.frps)) {
+    if pool.tunnels.is_none() && !pool.frps.iter().any(|member| here(&member.frps)) {
         let message = format!("locality has no effect: no member of this pool is in the zone \"{zone}\"");
         ctx.push(
             Fault::warning(&at, "no-zone", message)

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::{Known, affinity, health, limits, members, outlier, retry};
+use super::{Known, affinity, health, limits, members, outlier, retry, tunnels};
 use crate::{
     keys::{self, Kind},
-    model::{Balance, Frps, Locality, Pool},
+    model::{Affinity, Balance, Frps, Locality, Pool},
     read::{At, Ctx, Fault, Fields, duration_or_off, factor, factor_or_off, name, word},
     yaml::Node,
 };
@@ -23,8 +23,17 @@ pub(super) fn read_all(
 ) -> Vec<Pool> {
     let items = at.items(ctx);
     if items.is_empty() && at.is_null_or_empty_list() {
+        let Some(fleet) = frps_at else {
+            known.pools.implicit(IMPLICIT);
+            return Vec::new();
+        };
+        // A fleet of pure tunnel servers needs none: its tunnels are routes by themselves.
+        if frps.iter().any(|frps| frps.plugin.is_some())
+            && frps.iter().all(|frps| frps.vhost_http_port.is_none())
+        {
+            return Vec::new();
+        }
         known.pools.implicit(IMPLICIT);
-        let Some(fleet) = frps_at else { return Vec::new() };
         // Its faults can only be about the fleet, so they point there.
         let node = Node::map(&[("name", IMPLICIT)], fleet.node.span);
         return vec![pool(ctx, &At { node: &node, path: fleet.path.clone() }, frps_at, frps, known)];
@@ -32,49 +41,26 @@ pub(super) fn read_all(
     items.iter().map(|item| pool(ctx, item, frps_at, frps, known)).collect()
 }
 
-/// A pool without members and with every default.
-pub(super) fn defaults(ctx: &mut Ctx<'_>, root: &At<'_>) -> Pool {
-    let node = Node::map(&[("name", "auto")], root.node.span);
-    let at = At { node: &node, path: root.path.clone() };
-    let fields = Fields::open(ctx, &at, &keys::POOL);
-    Pool {
-        name: "auto".into(),
-        frps: Vec::new(),
-        tunnels: None,
-        balance: Balance::RoundRobin,
-        latency_decay: Fields::empty(&at, &keys::BALANCE).duration(ctx, "decay"),
-        hash_bound: Fields::empty(&at, &keys::BALANCE).read(ctx, "bound", factor_or_off).flatten(),
-        affinity: None,
-        slow_start: None,
-        locality: Locality::Ignore,
-        panic_threshold: 0,
-        health: None,
-        outlier: None,
-        limits: limits::limits(ctx, &fields),
-        retry: retry::retry(ctx, &fields),
-        connect_timeout: fields.duration(ctx, "connect_timeout"),
-        keepalive: fields.duration(ctx, "keepalive"),
-        fail_timeout: fields.duration(ctx, "fail_timeout"),
-        absent_timeout: fields.duration(ctx, "absent_timeout"),
-    }
-}
-
 fn pool(ctx: &mut Ctx<'_>, at: &At<'_>, frps_at: Option<&At<'_>>, frps: &[Frps], known: &Known) -> Pool {
     let fields = Fields::open(ctx, at, &keys::POOL);
     let name = fields.read(ctx, "name", name).unwrap_or_default();
-    let frps = members::members(ctx, &fields, frps_at, frps, known);
+    let selector = fields.get("tunnels").map(|at| tunnels::selector(ctx, &at, frps, known));
+    if let (Some(_), Some(at)) = (&selector, fields.get("frps")) {
+        ctx.push(
+            Fault::error(&at, "two-kinds-of-members", "a pool has frps or tunnels, not both")
+                .help("to take only tunnels of some frps, write \"tunnels: { frps: [NAME], … }\""),
+        );
+    }
+    let frps = match &selector {
+        Some(_) => Vec::new(),
+        None => members::members(ctx, &fields, frps_at, frps, known),
+    };
     let affinity = fields.read(ctx, "affinity", affinity::affinity);
-    let hashed = affinity.as_ref().is_some_and(affinity::is_hashing);
-    let rule = fields.read(ctx, "balance", |ctx, at, kind| Some(rule(ctx, at, kind, hashed)));
-    let Rule { balance, latency_decay, hash_bound } = rule.unwrap_or(Rule {
-        balance: Balance::RoundRobin,
-        latency_decay: Duration::ZERO,
-        hash_bound: None,
-    });
+    let Rule { balance, latency_decay, hash_bound } = rule_of(ctx, &fields, affinity.as_ref());
     Pool {
         name,
         frps,
-        tunnels: None,
+        tunnels: selector,
         balance,
         latency_decay,
         hash_bound,
@@ -94,10 +80,17 @@ fn pool(ctx: &mut Ctx<'_>, at: &At<'_>, frps_at: Option<&At<'_>>, frps: &[Frps],
 }
 
 /// The rule that picks, with what only some rules use.
-struct Rule {
-    balance: Balance,
-    latency_decay: Duration,
-    hash_bound: Option<u32>,
+pub(super) struct Rule {
+    pub(super) balance: Balance,
+    pub(super) latency_decay: Duration,
+    pub(super) hash_bound: Option<u32>,
+}
+
+/// The rule of a pool.
+pub(super) fn rule_of(ctx: &mut Ctx<'_>, fields: &Fields<'_>, affinity: Option<&Affinity>) -> Rule {
+    let hashed = affinity.is_some_and(affinity::is_hashing);
+    let rule = fields.read(ctx, "balance", |ctx, at, kind| Some(rule(ctx, at, kind, hashed)));
+    rule.unwrap_or(Rule { balance: Balance::RoundRobin, latency_decay: Duration::ZERO, hash_bound: None })
 }
 
 /// `peak_ewma`, or `{ policy: peak_ewma, decay: 2s }`.
@@ -145,7 +138,7 @@ fn balance(word: &str) -> Balance {
 }
 
 /// `ignore`, `prefer`, or `{ prefer: { spill: 1.4 } }`.
-fn locality(ctx: &mut Ctx<'_>, at: &At<'_>, kind: &Kind) -> Option<Locality> {
+pub(super) fn locality(ctx: &mut Ctx<'_>, at: &At<'_>, kind: &Kind) -> Option<Locality> {
     let fields = if at.is_map() {
         let prefer = Fields::open(ctx, at, &keys::LOCALITY).get("prefer")?;
         Fields::open(ctx, &prefer, &keys::PREFER)

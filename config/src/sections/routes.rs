@@ -18,6 +18,10 @@ pub(super) fn read_all(
     let items = at.items(ctx);
     if items.is_empty() && at.is_null_or_empty_list() {
         let names = known.pools.all();
+        // A fleet of pure tunnel servers: its tunnels are routes by themselves.
+        if names.is_empty() && known.fleet_is_sound && known.no_pools {
+            return Vec::new();
+        }
         if names.len() > 1
             && let Some(pools) = pools_at
         {
