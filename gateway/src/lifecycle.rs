@@ -19,7 +19,7 @@ use crate::{
     admin::{self, App},
     clock,
     control::{
-        Event, Fault, Handle,
+        Event, Fault, Handle, hooks,
         reload::{self, Accepted, Content},
         state::Fixed,
         task::{Control, Parts},
@@ -109,6 +109,9 @@ async fn serve(
         workers: Arc::clone(&workers),
         access_log: access_log.clone(),
     });
+    let (plugin, told) = hooks::plugin_state(&handle.board());
+    control.set_plugin(Arc::clone(&plugin));
+    tokio::spawn(hooks::pass_on(told, handle.clone()));
     let metrics = Metrics::new(Arc::clone(&published), handle.board(), access_log.clone())?;
     let app = App { control: handle.clone(), published, metrics: Arc::new(metrics) };
     let address = admin.local_addr().map_err(system("admin listener"))?;

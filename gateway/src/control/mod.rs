@@ -8,6 +8,7 @@ pub mod compile;
 pub mod directory;
 pub mod effect;
 pub mod event;
+pub mod hooks;
 pub mod reducer;
 pub mod reload;
 pub mod resolve;

@@ -35,7 +35,12 @@ use super::{
 use crate::{
     clock,
     data::{access_log::AccessLogHandle, listener, worker::Workers},
-    frps::{ask::Ask, poller::Poller},
+    frps::{
+        ask::Ask,
+        decide::Rules,
+        plugin::{self, PluginState},
+        poller::Poller,
+    },
     health::{
         active::{self, Probed},
         outlier,
@@ -145,6 +150,9 @@ pub struct Control {
     pollers: HashMap<String, Running>,
     probes: HashMap<ProbeKey, Running>,
     watches: HashMap<String, Running>,
+    plugin: Option<Arc<PluginState>>,
+    /// Configured address of the plugin listener, and what serves it.
+    plugin_server: Option<(SocketAddr, Running)>,
     /// Probes of tunnels: they come and go with them.
     tunnel_probes: HashMap<ProbeKey, Running>,
     /// The configuration has changed: what probes do may be another thing.
@@ -168,6 +176,8 @@ impl Drop for Running {
 struct Prepared {
     compiled: Option<Compiled>,
     sockets: Vec<(String, Vec<TcpListener>)>,
+    /// The plugin listener, where it is to be a new one.
+    plugin: Option<tokio::net::TcpListener>,
 }
 
 impl Control {
@@ -190,12 +200,19 @@ impl Control {
             pollers: HashMap::new(),
             probes: HashMap::new(),
             watches: HashMap::new(),
+            plugin: None,
+            plugin_server: None,
             tunnel_probes: HashMap::new(),
             probes_are_old: false,
             seeds: RandomState::new(),
             spawned: 0,
         };
         (control, handle)
+    }
+
+    /// What frps and agents are answered by.
+    pub fn set_plugin(&mut self, plugin: Arc<PluginState>) {
+        self.plugin = Some(plugin);
     }
 
     /// Puts the first configuration in force: binds, publishes, opens.
@@ -277,16 +294,17 @@ impl Control {
         let begun = Instant::now();
         let now = Now { tick: clock::now(), wall: SystemTime::now() };
         let Step { mut state, effects } = reduce(&self.state, event, now);
-        let prepared = self.prepare(&mut state, &effects, now).await?;
+        let mut prepared = self.prepare(&mut state, &effects, now).await?;
         self.state = state;
-        let mut sockets = prepared.sockets;
-        let mut compiled = prepared.compiled;
+        let mut sockets = std::mem::take(&mut prepared.sockets);
+        let mut compiled = prepared.compiled.take();
         for effect in effects {
             match effect {
                 Effect::Bind { .. } | Effect::SwitchAccessLog(_) => {} // prepared
                 Effect::Publish => {
                     if let Some(compiled) = compiled.take() {
                         self.probes_are_old = true;
+                        self.serve_plugin(prepared.plugin.take());
                         self.publish(compiled);
                         self.open(std::mem::take(&mut sockets));
                     }
@@ -361,6 +379,17 @@ impl Control {
             self.resolver.resolve_new(&compiled.snapshot).await;
             prepared.compiled = Some(compiled);
         }
+        if effects.contains(&Effect::Publish)
+            && let Some(plugin) = state.config.as_ref().and_then(|config| config.plugin.as_ref())
+            && self.plugin.is_some()
+            && self.plugin_server.as_ref().is_none_or(|(address, _)| *address != plugin.listen)
+        {
+            let bound = tokio::net::TcpListener::bind(plugin.listen).await;
+            prepared.plugin = Some(bound.map_err(|error| {
+                let message = format!("the plugin listener cannot listen on {}: {error}", plugin.listen);
+                vec![Fault::plain("bind", "plugin.listen", &message)]
+            })?);
+        }
         // Sockets on an address that we serve already share its visitors from the moment they are bound, so giving them
         // up would reset some: they come last, when nothing else can fail any more.
         let ours: HashSet<_> = self.state.addresses.values().collect();
@@ -403,6 +432,24 @@ impl Control {
             }
         }
         Ok(())
+    }
+
+    /// Puts the rules for plugin calls in force, and a new listener in place of the old one.
+    fn serve_plugin(&mut self, listener: Option<tokio::net::TcpListener>) {
+        let (Some(plugin), Some(config)) = (&self.plugin, &self.state.config) else { return };
+        plugin.rules.store(Rules::new(config).map(Arc::new));
+        plugin.allow.store(config.plugin.as_ref().map(|plugin| Arc::new(plugin.allow.clone())));
+        match (&config.plugin, listener) {
+            (None, _) => self.plugin_server = None,
+            (Some(_), None) => {}
+            (Some(settings), Some(listener)) => {
+                if let Ok(address) = listener.local_addr() {
+                    tracing::info!(%address, "plugin listener listening");
+                }
+                let serve = plugin::serve(listener, Arc::clone(plugin));
+                self.plugin_server = Some((settings.listen, Running(tokio::spawn(serve).abort_handle())));
+            }
+        }
     }
 
     fn publish(&mut self, Compiled { mut snapshot, identities, settlement }: Compiled) {

@@ -173,7 +173,7 @@ impl Poller {
                     Some(Ask::List) => next_listing = next_listing.min(earliest_listing.max(Instant::now())),
                     Some(Ask::Verify { reply, .. }) if paused_until.is_some() => {
                         // Whoever asked may have gone.
-                        drop(reply.send(Verdict::Unknown));
+                        let _gone = reply.send(Verdict::Unknown);
                     }
                     Some(Ask::Verify { tunnel, reply }) => looks.verify(tunnel, reply, Instant::now()),
                     None => return,

@@ -210,13 +210,13 @@ fn answer(waiting: &mut Vec<Waiting>, found: Option<&Proxy>) {
                 && proxy.started == tunnel.started
         });
         // Whoever asked may have gone.
-        drop(reply.send(if same { Verdict::Same } else { Verdict::Changed }));
+        let _gone = reply.send(if same { Verdict::Same } else { Verdict::Changed });
     }
 }
 
 fn unknown(waiting: &mut Vec<Waiting>) {
     for (_, reply) in waiting.drain(..) {
-        drop(reply.send(Verdict::Unknown));
+        let _gone = reply.send(Verdict::Unknown);
     }
 }
 
