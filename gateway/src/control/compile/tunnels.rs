@@ -483,3 +483,6 @@ fn holders(fleet: Fleet<'_>, settled: &[crate::control::directory::Group<'_>]) -
     }
     holders
 }
+
+#[cfg(test)]
+mod tests;
