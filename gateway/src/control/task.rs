@@ -459,7 +459,9 @@ impl Control {
             self.tunnels.follow(config);
             let fleet = Fleet { config, directory: &self.state.directory, now };
             let route = Arc::new(Route::of_tunnels(config.tunnels.timeout));
-            snapshot.tunnels = Arc::new(self.tunnels.all(fleet, route));
+            let mut tunnels = self.tunnels.all(fleet, route);
+            tunnels.follow(&self.parts.published.load().tunnels, now);
+            snapshot.tunnels = Arc::new(tunnels);
             snapshot.tunnel_hosts = self.tunnels.hosts_of(config);
             snapshot.tunnel_stats = self.tunnels.stats();
         }
@@ -495,9 +497,10 @@ impl Control {
         let fleet = Fleet { config: &config, directory: &self.state.directory, now: clock::now() };
         let present = self.parts.published.load();
         let mut tunnels = Tunnels::clone(&present.tunnels);
+        tunnels.forget_away(fleet.now);
         for key in std::mem::take(&mut self.touched) {
             let host = self.tunnels.host(fleet, &key);
-            tunnels.set(&key, host);
+            tunnels.set(&key, host, fleet.now);
         }
         self.published_at = Instant::now();
         self.parts.published.store(Arc::new(Snapshot {

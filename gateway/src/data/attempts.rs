@@ -411,6 +411,9 @@ fn out_of_members(
         _ if absent > 0 && (absent < members || !scratch.holders.is_empty()) => {
             Stop::Refused(Refusal::TunnelAway, "")
         }
+        _ if absent > 0 && request.snapshot.tunnels.is_away(&scratch.host, clock::now()) => {
+            Stop::Refused(Refusal::TunnelAway, "its last tunnel went a moment ago")
+        }
         _ if absent > 0 => Stop::Refused(Refusal::NoTunnel, ""),
         Some((refusal, detail)) => Stop::Refused(refusal, detail),
         None => Stop::Refused(Refusal::NoEndpoint, "every endpoint is down, unhealthy or weighs 0"),

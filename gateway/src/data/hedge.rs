@@ -79,9 +79,16 @@ impl<'a> Rival<'a> {
         }
         let absences = worker.absences.borrow();
         let known = attempts::knowledge(request, head, (tried, holders), &absences, attempt.key, begun);
+        // The head is sent as it was written for the first: whoever wants another gets none.
+        let wants_the_same = |index: usize| {
+            let (one, other) = (attempt.member, &pool.members[index]);
+            one.rewrite() == other.rewrite() && one.tunnel.is_some() == other.tunnel.is_some()
+        };
         let picked = worker.with_policy(pool, |state| {
             match pick::pick(state, pool, known, &mut worker.rng.borrow_mut()) {
-                Picked::Member { index, why } if state.hedges.withdraw(begun) => Some((index, why)),
+                Picked::Member { index, why } if wants_the_same(index) && state.hedges.withdraw(begun) => {
+                    Some((index, why))
+                }
                 Picked::Member { .. } | Picked::Full | Picked::Nobody => None,
             }
         });

@@ -19,6 +19,7 @@ use super::{
     worker::Worker,
 };
 use crate::{
+    clock,
     error::Refusal,
     http1::{ChunkedDecoder, Method, RequestBody, RequestHead},
     snapshot::{Found, Listener, Route, Snapshot, Split, router},
@@ -197,9 +198,13 @@ fn find_route<'a>(
     }
     let view = View { head, wire, host: &scratch.host };
     let found = listener.router.find(&snapshot.tunnels, &view);
-    let route = match found.ok_or(Stop::Refused(Refusal::NoRoute, ""))? {
-        Found::Route(route) => route,
-        Found::Tunnels(tunnels) => return Ok((&snapshot.tunnels.route, &tunnels.split)),
+    let route = match found {
+        Some(Found::Route(route)) => route,
+        Some(Found::Tunnels(tunnels)) => return Ok((&snapshot.tunnels.route, &tunnels.split)),
+        None if snapshot.tunnels.is_away(view.host, clock::now()) => {
+            return Err(Stop::Refused(Refusal::TunnelAway, "its last tunnel went a moment ago"));
+        }
+        None => return Err(Stop::Refused(Refusal::NoRoute, "")),
     };
     let split = route
         .split(|below| worker.rng.borrow_mut().below(below))

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     http1::{Known, RequestHead},
-    snapshot::Pool,
+    snapshot::{Member, Pool},
 };
 
 /// Cookies of our name that are looked at in one request: opening one costs more than anything else a head may make us do.
@@ -33,7 +33,7 @@ impl SessionCookie {
     #[must_use]
     pub fn member(&self, pool: &Pool) -> Option<usize> {
         let session = self.session.filter(|_| !self.lost)?;
-        pool.members.iter().position(|member| member.key == session.member)
+        at(pool, session.member)
     }
 
     /// Whether the session is at an endpoint that the pool doesn't have.
@@ -54,6 +54,18 @@ impl SessionCookie {
     }
 }
 
+/// The member that a session's key means. A tunnel that has moved to another frps is known by the upper half, if no other of
+/// the pool has its name.
+fn at(pool: &Pool, key: u64) -> Option<usize> {
+    let exact = pool.members.iter().position(|member| member.key == key);
+    if exact.is_some() || !pool.of_tunnels {
+        return exact;
+    }
+    let same_name = |member: &Member| member.tunnel.is_some() && member.key >> 32 == key >> 32;
+    let found = pool.members.iter().position(same_name)?;
+    (!pool.members[found + 1..].iter().any(same_name)).then_some(found)
+}
+
 /// Reads the cookie of a request to `pool`. Forged, expired and foreign ones count as none.
 #[must_use]
 pub fn read(pool: &Pool, head: &RequestHead, wire: &[u8]) -> SessionCookie {
@@ -67,7 +79,7 @@ pub fn read(pool: &Pool, head: &RequestHead, wire: &[u8]) -> SessionCookie {
     let now = unix_seconds();
     for value in values {
         if let Opened::Session { session, renew } = sealer.open(value, now) {
-            let lost = !pool.members.iter().any(|member| member.key == session.member);
+            let lost = at(pool, session.member).is_none();
             return SessionCookie {
                 session: Some(session),
                 renew,

@@ -154,17 +154,27 @@ impl Comeback {
 /// Why it failed.
 pub async fn once(endpoint: &Endpoint, health: &Health) -> Result<(), ProbeFailure> {
     let addresses = endpoint.addresses();
-    timeout(health.timeout, attempt(&addresses, &health.check))
+    timeout(health.timeout, attempt(endpoint, &addresses, &health.check))
         .await
         .unwrap_or(Err(ProbeFailure::Timeout(health.timeout)))
 }
 
-async fn attempt(addresses: &[SocketAddr], check: &HealthCheck) -> Result<(), ProbeFailure> {
+async fn attempt(
+    endpoint: &Endpoint,
+    addresses: &[SocketAddr],
+    check: &HealthCheck,
+) -> Result<(), ProbeFailure> {
     if addresses.is_empty() {
         return Err(ProbeFailure::Unresolved);
     }
     let stream =
         TcpStream::connect(addresses).await.map_err(|error| ProbeFailure::Connect(error.to_string()))?;
+    // A probe must not reach somebody else's application either.
+    if let Some(guard) = &endpoint.guard
+        && !guard.watch.is_still(&guard.registration).await
+    {
+        return Err(ProbeFailure::Connect("the port isn't this tunnel's any more".into()));
+    }
     match check {
         HealthCheck::Tcp => Ok(()),
         HealthCheck::Http { host, path, expect, body } => {

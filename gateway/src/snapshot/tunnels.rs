@@ -9,6 +9,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use lb_algos::Tick;
 use rpds::HashTrieMapSync;
 
 use super::router::{Request, Route, Split};
@@ -24,7 +25,12 @@ pub struct Tunnels {
     pub route: Arc<Route>,
     /// Any route is for one basic-auth user only.
     by_user: bool,
+    /// Hosts that nobody claims any more, and since when.
+    away: HashTrieMapSync<Arc<str>, Tick, foldhash::fast::RandomState>,
 }
+
+/// How long a host whose last tunnel went is told apart from one that nobody knows.
+pub const AWAY: Duration = Duration::from_secs(60);
 
 /// What is known of one host.
 #[derive(Debug, Default)]
@@ -63,6 +69,7 @@ impl Default for Tunnels {
             hosts: Hosts::new_with_hasher_and_ptr_kind(foldhash::fast::RandomState::default()),
             route: Arc::new(Route::of_tunnels(Some(Duration::from_secs(30)))),
             by_user: false,
+            away: HashTrieMapSync::new_with_hasher_and_ptr_kind(foldhash::fast::RandomState::default()),
         }
     }
 }
@@ -75,16 +82,52 @@ impl Tunnels {
     }
 
     /// Sets what is known of a host, given by its [`key_of`]; `None` = nothing any more.
-    pub fn set(&mut self, key: &Arc<str>, host: Option<Arc<Host>>) {
+    pub fn set(&mut self, key: &Arc<str>, host: Option<Arc<Host>>, now: Tick) {
         match host {
             Some(host) => {
+                self.away.remove_mut(key);
                 self.by_user |= host.routes.iter().any(|route| !route.user.is_empty());
                 self.hosts.insert_mut(Arc::clone(key), host);
             }
             None => {
-                self.hosts.remove_mut(key);
+                if self.hosts.remove_mut(key) {
+                    self.away.insert_mut(Arc::clone(key), now);
+                }
             }
         }
+    }
+
+    /// Forgets hosts that have been away for long; whether there was one.
+    pub fn forget_away(&mut self, now: Tick) -> bool {
+        let long: Vec<_> = self
+            .away
+            .iter()
+            .filter(|(_, since)| now.since(**since) >= AWAY)
+            .map(|(key, _)| Arc::clone(key))
+            .collect();
+        for key in &long {
+            self.away.remove_mut(key);
+        }
+        !long.is_empty()
+    }
+
+    /// Takes over which hosts of `before` are away.
+    pub fn follow(&mut self, before: &Self, now: Tick) {
+        self.away = before.away.clone();
+        for key in before.hosts.keys().filter(|key| !self.hosts.contains_key(*key)) {
+            self.away.insert_mut(Arc::clone(key), now);
+        }
+        let back: Vec<_> = self.away.keys().filter(|key| self.hosts.contains_key(*key)).cloned().collect();
+        for key in &back {
+            self.away.remove_mut(key);
+        }
+    }
+
+    /// Whether `host` had a tunnel a moment ago.
+    #[must_use]
+    pub fn is_away(&self, host: &str, now: Tick) -> bool {
+        self.away.size() > 0
+            && levels(host).any(|level| self.away.get(level).is_some_and(|since| now.since(*since) < AWAY))
     }
 
     /// Adds one vhost proxy. `domain` is an exact name, `*.suffix` or `*`; compared in lower case.
@@ -93,7 +136,7 @@ impl Tunnels {
         let key: Arc<str> = key_of(&domain.to_ascii_lowercase()).into();
         let mut holders = self.get(&key).map(|host| host.holders.clone()).unwrap_or_default();
         holders.push(holder);
-        self.set(&key, Some(Arc::new(Host { holders, ..Host::default() })));
+        self.set(&key, Some(Arc::new(Host { holders, ..Host::default() })), Tick::ZERO);
     }
 
     /// What is known of a host, given by its [`key_of`].
@@ -214,5 +257,27 @@ mod tests {
         assert_eq!(found(&tunnels, "x.wild.test", "/only/1"), [3]);
         assert_eq!(found(&tunnels, "x.wild.test", "/else"), [2], "no location falls through to the wildcard");
         assert!(tunnels.knows("y.wild.test") && !tunnels.knows("nobody.test"));
+    }
+
+    #[test]
+    fn a_host_whose_last_tunnel_went_is_away_for_a_while_and_a_stranger_never_is() {
+        let (mut tunnels, key): (_, Arc<str>) = (Tunnels::default(), "x.test".into());
+        let at = |seconds| Tick::ZERO.saturating_add(Duration::from_secs(seconds));
+        let host = || Some(Arc::new(Host::default()));
+        tunnels.set(&key, None, at(1));
+        assert!(!tunnels.is_away("x.test", at(1)), "it never was here");
+        tunnels.set(&key, host(), at(2));
+        tunnels.set(&key, None, at(3));
+        assert!(tunnels.is_away("x.test", at(62)) && !tunnels.is_away("x.test", at(63)));
+        assert!(!tunnels.is_away("y.test", at(3)));
+        let mut next = Tunnels::default();
+        next.follow(&tunnels, at(4));
+        assert!(next.is_away("x.test", at(4)), "a reload forgets nothing");
+        next.set(&key, host(), at(5));
+        assert!(!next.is_away("x.test", at(5)), "it is back");
+        let mut after = Tunnels::default();
+        after.follow(&next, at(6));
+        assert!(after.is_away("x.test", at(6)), "gone with a reload");
+        assert!(after.forget_away(at(66)) && !after.forget_away(at(66)));
     }
 }

@@ -204,7 +204,7 @@ impl TunnelIdentities {
         }
         for key in fleet.directory.keys() {
             let host = self.host(fleet, key);
-            tunnels.set(key, host);
+            tunnels.set(key, host, fleet.now);
         }
         self.serving = true;
         tunnels

@@ -131,7 +131,7 @@ impl World {
         let mut tunnels = Tunnels::clone(&self.snapshot.tunnels);
         for key in touched {
             let host = self.tunnels.host(fleet, &key);
-            tunnels.set(&key, host);
+            tunnels.set(&key, host, now);
         }
         self.snapshot.tunnels = Arc::new(tunnels);
     }
