@@ -21,7 +21,7 @@ use crate::{
         table::Colour,
     },
     control::{Fault, reload::System},
-    lifecycle::{self, StartError},
+    lifecycle::{self, Ending, StartError},
     telemetry::log,
 };
 
@@ -42,6 +42,18 @@ enum Command {
     /// Serve. SIGHUP reloads, SIGTERM drains.
     Run {
         /// The configuration; edits take effect live.
+        #[arg(short, long, value_name = "FILE", env = "FRP_GATEWAY_CONFIG")]
+        config: PathBuf,
+        /// How log lines look.
+        #[arg(long, value_enum, default_value = "text", env = "FRP_GATEWAY_LOG_FORMAT")]
+        log_format: log::Format,
+        /// From which level on lines are written.
+        #[arg(long, value_enum, default_value = "info", env = "FRP_GATEWAY_LOG_LEVEL")]
+        log_level: log::Level,
+    },
+    /// Answer one frps as its server plugin, and tell the gateways: runs beside each frps. SIGHUP reloads, SIGTERM ends.
+    Agent {
+        /// The configuration: the gateways' own, with an `agent` section.
         #[arg(short, long, value_name = "FILE", env = "FRP_GATEWAY_CONFIG")]
         config: PathBuf,
         /// How log lines look.
@@ -113,7 +125,12 @@ enum Output {
 #[must_use]
 pub fn main(arguments: &Arguments) -> ExitCode {
     ExitCode::from(match &arguments.command {
-        Command::Run { config, log_format, log_level } => run(config, *log_format, *log_level),
+        Command::Run { config, log_format, log_level } => {
+            run(|| lifecycle::run(config), *log_format, *log_level)
+        }
+        Command::Agent { config, log_format, log_level } => {
+            run(|| crate::agent::run(config), *log_format, *log_level)
+        }
         Command::Check { file, format } => check(file, *format),
         Command::Explain { url, headers, method, from, listener, format, reach } => {
             let ask = Ask {
@@ -133,12 +150,12 @@ pub fn main(arguments: &Arguments) -> ExitCode {
     })
 }
 
-fn run(config: &Path, format: log::Format, level: log::Level) -> u8 {
+fn run(serve: impl FnOnce() -> Result<Ending, StartError>, format: log::Format, level: log::Level) -> u8 {
     if let Err(error) = log::init(format, level) {
         complain(&format!("frp-gateway: logging cannot start: {error}"));
         return FAILED;
     }
-    let ending = lifecycle::run(config);
+    let ending = serve();
     log::flush();
     let Err(error) = ending else { return OK };
     let all = |faults: &[Fault]| faults.iter().for_each(|fault| complain(&fault.text));

@@ -5,6 +5,7 @@
 //! from), [`admin`], [`telemetry`], [`lifecycle`] (start, signals, drain), [`cli`], [`client`] (asks a gateway that runs).
 
 pub mod admin;
+pub mod agent;
 pub mod cli;
 pub mod client;
 pub mod clock;

@@ -26,7 +26,7 @@ use crate::{
     },
     data::{access_log::AccessLogHandle, worker::Workers},
     snapshot::Published,
-    telemetry::metrics::collect::Metrics,
+    telemetry::{audit::AuditHandle, metrics::collect::Metrics},
 };
 
 /// Why the process ended before it was told to.
@@ -39,7 +39,7 @@ pub enum StartError {
     #[error("the configuration cannot take effect")]
     Effect(Vec<Fault>),
     /// The admin address can't be had.
-    #[error("admin.listen: cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}: {source}")]
     Admin {
         /// The address.
         address: SocketAddr,
@@ -100,6 +100,7 @@ async fn serve(
     let admin = TcpListener::bind(address).await.map_err(|source| StartError::Admin { address, source })?;
     let published = Published::default();
     let access_log = AccessLogHandle::off();
+    let audit = AuditHandle::off();
     let workers = Workers::start(workers, &published, &access_log).map_err(system("data-plane threads"))?;
     let workers = Arc::new(workers);
     let (mut control, handle) = Control::new(Parts {
@@ -108,10 +109,11 @@ async fn serve(
         published: Arc::clone(&published),
         workers: Arc::clone(&workers),
         access_log: access_log.clone(),
+        audit: audit.clone(),
     });
     let (plugin, told) = hooks::plugin_state(&handle.board());
     control.set_plugin(Arc::clone(&plugin));
-    tokio::spawn(hooks::pass_on(told, handle.clone()));
+    tokio::spawn(hooks::pass_on(told, handle.clone(), audit.clone()));
     let metrics = Metrics::new(Arc::clone(&published), handle.board(), access_log.clone())?;
     let app = App { control: handle.clone(), published, metrics: Arc::new(metrics) };
     let address = admin.local_addr().map_err(system("admin listener"))?;
@@ -122,12 +124,13 @@ async fn serve(
     tokio::spawn(reload::watch(path.to_owned(), seen, handle.clone()));
     tracing::info!(version = %env!("CARGO_PKG_VERSION"), workers = workers.count(), "started");
     tokio::select! {
-        () = signals.until_end(&handle, &access_log) => {}
+        () = signals.until_end(&handle, &access_log, &audit) => {}
         ended = control => {
             // Visitors would be served by a configuration that nobody can change any more: better be restarted.
             return ended.map_or_else(|error| Err(StartError::Control(error)), |()| Ok(Ending::Drained));
         }
     }
+    audit.asked("draining");
     drain(&workers, &handle, &mut signals).await
 }
 
@@ -175,13 +178,14 @@ impl Signals {
     }
 
     /// The same; carries out reloads meanwhile.
-    async fn until_end(&mut self, handle: &Handle, access_log: &AccessLogHandle) {
+    async fn until_end(&mut self, handle: &Handle, access_log: &AccessLogHandle, audit: &AuditHandle) {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
                 _ = self.hang_up.recv() => {
                     access_log.reopen();
+                    audit.reopen();
                     // Not awaited here: a full inbox must not keep SIGTERM waiting.
                     let handle = handle.clone();
                     tokio::spawn(async move { handle.request_reload("SIGHUP").await });

@@ -58,6 +58,10 @@ pub fn announce(notice: &Notice, took: Duration) {
         Notice::Tunnel { event, frps, name, user, domains, way, reason } => {
             let (domains, reason) = (domains.join(","), reason.as_deref());
             match event {
+                TunnelEvent::Conflict => tracing::warn!(
+                    %frps, %name, %user, %domains, reason,
+                    "tunnel claims what another user has, and is not served there"
+                ),
                 TunnelEvent::Fault => {
                     tracing::warn!(%frps, %name, %user, %domains, reason, "tunnel is not served as it asks")
                 }

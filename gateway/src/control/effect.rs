@@ -28,6 +28,8 @@ pub enum Effect {
     },
     /// Write the access log elsewhere. Can fail: then the whole step is undone.
     SwitchAccessLog(AccessLog),
+    /// Write the audit log elsewhere. Can fail: then the whole step is undone.
+    SwitchAudit(AccessLog),
     /// Compile everything and publish it.
     Publish,
     /// Publish the present snapshot with these hosts as the directory has them now. May be put off for some milliseconds.
@@ -99,6 +101,8 @@ pub enum TunnelEvent {
     Gone,
     /// It was announced, and didn't come up in time.
     Lapsed,
+    /// It claims what somebody else has.
+    Conflict,
     /// It is live but serves nothing here, or not all it says counts.
     Fault,
 }
@@ -112,6 +116,7 @@ impl TunnelEvent {
             Self::Changed => "changed",
             Self::Gone => "gone",
             Self::Lapsed => "lapsed",
+            Self::Conflict => "conflict",
             Self::Fault => "fault",
         }
     }

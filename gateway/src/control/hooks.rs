@@ -17,6 +17,7 @@ use crate::frps::{
     heard::Heard,
     plugin::{HEARD_CAP, PluginState, PluginStats, Told},
 };
+use crate::telemetry::audit::AuditHandle;
 
 /// What the plugin listener works on, and what it hears.
 #[must_use]
@@ -39,8 +40,10 @@ pub fn plugin_state(board: &Board) -> (Arc<PluginState>, mpsc::Receiver<Told>) {
 }
 
 /// Passes on what is heard, until nobody listens.
-pub async fn pass_on(mut told: mpsc::Receiver<Told>, control: Handle) {
-    while let Some(Told { frps, heard, by_agent: _ }) = told.recv().await {
+pub async fn pass_on(mut told: mpsc::Receiver<Told>, control: Handle, audit: AuditHandle) {
+    while let Some(told) = told.recv().await {
+        audit.heard(&told);
+        let Told { frps, heard, by_agent: _ } = told;
         let event = match heard {
             Heard::Login { .. } | Heard::Claim { refused: Some(_), .. } => continue,
             Heard::Claim { name, user, kind, domains, taken_over, refused: None } => {

@@ -4,7 +4,7 @@ mod tunnels;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use frp_gateway_config::model::{Config, FrpsAdmin, Health, Pool};
+use frp_gateway_config::model::{AccessLog, Config, FrpsAdmin, Health, Pool};
 
 use self::tunnels::Seen;
 use super::{
@@ -63,6 +63,9 @@ fn config_loaded(old: &State, config: Arc<Config>, now: Now) -> Step {
     let (mut effects, closed) = listeners(before, &config);
     if before.is_none_or(|before| before.access_log != config.access_log) {
         effects.push(Effect::SwitchAccessLog(config.access_log.clone()));
+    }
+    if before.map_or(&AccessLog::Off, |before| &before.audit) != &config.audit {
+        effects.push(Effect::SwitchAudit(config.audit.clone()));
     }
     effects.push(Effect::Publish);
     effects.extend(closed.iter().map(|name| Effect::Close { listener: name.clone() }));

@@ -25,7 +25,7 @@ use super::{
     announce::{announce, warn},
     compile::{Compiled, Fleet, Identities, TunnelIdentities, chosen, compile},
     directory::Touched,
-    effect::{Effect, ProbeKey},
+    effect::{Effect, Notice, ProbeKey, TunnelEvent},
     event::Event,
     reducer::{Step, reduce},
     reload::{self, Accepted},
@@ -45,7 +45,8 @@ use crate::{
         active::{self, Probed},
         outlier,
     },
-    snapshot::{Published, Route, Snapshot, Tunnels},
+    snapshot::{Published, Route, Snapshot, Tunnels, tunnels::domain_of},
+    telemetry::audit::AuditHandle,
 };
 
 /// Events that may wait; senders wait then.
@@ -132,6 +133,8 @@ pub struct Parts {
     pub workers: Arc<Workers>,
     /// The access log.
     pub access_log: AccessLogHandle,
+    /// The audit log.
+    pub audit: AuditHandle,
 }
 
 /// The single writer.
@@ -300,7 +303,7 @@ impl Control {
         let mut compiled = prepared.compiled.take();
         for effect in effects {
             match effect {
-                Effect::Bind { .. } | Effect::SwitchAccessLog(_) => {} // prepared
+                Effect::Bind { .. } | Effect::SwitchAccessLog(_) | Effect::SwitchAudit(_) => {} // prepared
                 Effect::Publish => {
                     if let Some(compiled) = compiled.take() {
                         self.probes_are_old = true;
@@ -353,7 +356,7 @@ impl Control {
                     let watch = outlier::watch(pool.clone(), Arc::clone(&self.parts.published));
                     self.watches.insert(pool, Running(tokio::spawn(watch).abort_handle()));
                 }
-                Effect::Log(notice) => announce(&notice, begun.elapsed()),
+                Effect::Log(notice) => self.announce(&notice, begun.elapsed()),
             }
         }
         // Last: who reads "ready" there may connect at once.
@@ -425,6 +428,10 @@ impl Control {
 
     fn switch_access_log(&self, effects: &[Effect]) -> Result<(), Vec<Fault>> {
         for effect in effects {
+            if let Effect::SwitchAudit(target) = effect {
+                let switched = self.parts.audit.switch(target);
+                switched.map_err(|error| vec![Fault::plain("audit", "audit", &error.to_string())])?;
+            }
             if let Effect::SwitchAccessLog(target) = effect {
                 let switched = self.parts.access_log.switch(target);
                 switched
@@ -498,8 +505,16 @@ impl Control {
         let present = self.parts.published.load();
         let mut tunnels = Tunnels::clone(&present.tunnels);
         tunnels.forget_away(fleet.now);
+        let mut lost = Vec::new();
         for key in std::mem::take(&mut self.touched) {
             let host = self.tunnels.host(fleet, &key);
+            let known = present.tunnels.get(&key).map_or(&[][..], |known| &known.losers);
+            lost.extend(
+                host.iter()
+                    .flat_map(|host| &host.losers)
+                    .filter(|loser| !known.contains(loser))
+                    .map(|(frps, name)| (Arc::clone(frps), Arc::clone(name), Arc::clone(&key))),
+            );
             tunnels.set(&key, host, fleet.now);
         }
         self.published_at = Instant::now();
@@ -512,6 +527,33 @@ impl Control {
             tunnel_stats: self.tunnels.stats(),
             tunnels: Arc::new(tunnels),
         }));
+        self.tell_conflicts(&lost);
+    }
+
+    /// Tells which tunnels lost a claim to somebody else.
+    fn tell_conflicts(&self, lost: &[(Arc<str>, Arc<str>, Arc<str>)]) {
+        for (frps, name, key) in lost {
+            let loser = self.state.frps.get(&**frps).and_then(|known| known.table.get(name));
+            let Some(loser) = loser else { continue };
+            let owner = self.state.directory.claimants(key).iter().find(|other| other.user() != loser.user());
+            let reason = owner
+                .map(|owner| format!("{} of user {:?} was there before", owner.proxy.name, owner.user()));
+            let notice = Notice::Tunnel {
+                event: TunnelEvent::Conflict,
+                frps: frps.to_string(),
+                name: name.to_string(),
+                user: loser.user().to_owned(),
+                domains: vec![domain_of(key)],
+                way: loser.way.word(),
+                reason,
+            };
+            self.announce(&notice, Duration::ZERO);
+        }
+    }
+
+    fn announce(&self, notice: &Notice, took: Duration) {
+        announce(notice, took);
+        self.parts.audit.notice(notice);
     }
 
     /// Whether a configured pool of tunnels has other members now.

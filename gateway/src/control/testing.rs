@@ -228,6 +228,7 @@ impl Rig {
             published: Arc::clone(&published),
             workers,
             access_log,
+            audit: crate::telemetry::audit::AuditHandle::off(),
         });
         control.start(first).await.unwrap_or_else(|faults| panic!("{faults:#?}"));
         let running = tokio::spawn(control.run());

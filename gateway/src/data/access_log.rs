@@ -106,11 +106,11 @@ impl AccessLogHandle {
         self.0.dropped.load(Relaxed)
     }
 
-    fn is_on(&self) -> bool {
+    pub(crate) fn is_on(&self) -> bool {
         self.0.on.load(Relaxed)
     }
 
-    fn line(&self, line: Vec<u8>) {
+    pub(crate) fn line(&self, line: Vec<u8>) {
         if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
             self.0.writer.try_send(Message::Line(line))
         {
@@ -265,7 +265,7 @@ pub fn write(
 }
 
 /// `2026-11-23T04:05:06.789Z`. Days to date after Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms".
-fn rfc3339(at: SystemTime) -> String {
+pub(crate) fn rfc3339(at: SystemTime) -> String {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
     let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
     let shifted = days + 719_468;

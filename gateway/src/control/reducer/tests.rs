@@ -74,6 +74,7 @@ fn words(effects: &[Effect]) -> Vec<String> {
         .map(|effect| match effect {
             Effect::Bind { listener, key, .. } => format!("bind {listener} ({key})"),
             Effect::SwitchAccessLog(to) => format!("access log {to:?}"),
+            Effect::SwitchAudit(to) => format!("audit {to:?}"),
             Effect::Publish => "publish".into(),
             Effect::PublishTunnels(hosts) => {
                 format!("publish {}", hosts.iter().map(|host| &**host).collect::<Vec<_>>().join(" "))
@@ -189,7 +190,9 @@ fn what_can_fail_comes_before_what_takes_effect() {
         config.listeners = vec![listener("x"), listener("y")];
         config.access_log = AccessLog::Stdout;
     });
-    let can_fail = |effect: &Effect| matches!(effect, Effect::Bind { .. } | Effect::SwitchAccessLog(_));
+    let can_fail = |effect: &Effect| {
+        matches!(effect, Effect::Bind { .. } | Effect::SwitchAccessLog(_) | Effect::SwitchAudit(_))
+    };
     let first_sure = effects.iter().position(|effect| !can_fail(effect)).unwrap();
     assert!(!effects[first_sure..].iter().any(can_fail), "{:?}", words(&effects));
 }
