@@ -63,7 +63,8 @@ async fn nine_frpc_over_three_frps_get_exactly_their_weights_and_a_reload_of_one
     }
     assert_eq!(shares.len(), 9, "{shares:?}");
     // a1 says 10 instead of 1: 10 of 27.
-    let proxy = Proxy::http("a1", apps[0].addr(), &[HOST]).group("all", "group-key").metadata("gw_weight", "10");
+    let proxy =
+        Proxy::http("a1", apps[0].addr(), &[HOST]).group("all", "group-key").metadata("gw_weight", "10");
     let begun = Instant::now();
     clients[0].reload(vec![proxy]).await.expect("frpc reloads");
     until("the shares to follow", SOON, async || {
@@ -84,7 +85,8 @@ async fn a_slow_application_gets_less_than_a_tenth_under_peak_ewma() {
     for name in ["one", "two", "slow"] {
         let app = app(name);
         app.set_delay(Duration::from_millis(if name == "slow" { 200 } else { 20 }));
-        clients.push(world.frpc(0, name, vec![Proxy::http("web", app.addr(), &[HOST]).group("g", "k")]).await);
+        clients
+            .push(world.frpc(0, name, vec![Proxy::http("web", app.addr(), &[HOST]).group("g", "k")]).await);
         apps.push(app);
     }
     let visitors = |seconds: u64| {
@@ -152,7 +154,8 @@ async fn a_key_stays_with_its_tunnel_and_moves_only_when_that_leaves() {
 
 #[tokio::test]
 async fn a_session_stays_with_one_frpc_through_reload_and_restart() {
-    let rest = "tunnels: { pool: { affinity: { cookie: { name: gw, key: 0123456789abcdef0123456789abcdef } } } }";
+    let rest =
+        "tunnels: { pool: { affinity: { cookie: { name: gw, key: 0123456789abcdef0123456789abcdef } } } }";
     let (mut world, _apps, _clients) = nine(rest).await;
     let ask = async |world: &World, cookie: Option<&str>| {
         let mut request = http::request("GET", HOST, "/");

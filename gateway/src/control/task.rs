@@ -249,6 +249,7 @@ impl Control {
                 // Tunnels that flap by the hundred cost a snapshot every so often, not one each.
                 () = sleep_until((self.published_at + GATHER).into()), if !self.touched.is_empty() => {
                     self.publish_tunnels();
+                    self.show();
                 }
                 _ = tidy.tick() => self.tidy(),
             }
@@ -359,9 +360,15 @@ impl Control {
                 Effect::Log(notice) => self.announce(&notice, begun.elapsed()),
             }
         }
-        // Last: who reads "ready" there may connect at once.
-        self.handle.board.store(Arc::new(self.state.clone()));
+        self.show();
         Ok(())
+    }
+
+    /// Lets others read the state, once what it says is served: who reads "ready" there may connect at once.
+    fn show(&self) {
+        if self.touched.is_empty() {
+            self.handle.board.store(Arc::new(self.state.clone()));
+        }
     }
 
     /// Does what can fail. What is in force stays as it is.

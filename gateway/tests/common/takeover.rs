@@ -152,8 +152,10 @@ impl World {
         let mut connection = http::Connection::open(self.web).await.expect("it listens");
         let mut shares = BTreeMap::new();
         for _ in 0..count {
-            let reply =
-                connection.send(http::request("GET", host, "/").body(http::empty())).await.expect("an answer");
+            let reply = connection
+                .send(http::request("GET", host, "/").body(http::empty()))
+                .await
+                .expect("an answer");
             assert_eq!(reply.status, 200, "{host}: {}", reply.text());
             *shares.entry(reply.app().expect("an application").to_owned()).or_default() += 1;
         }
@@ -162,9 +164,11 @@ impl World {
 
     /// Waits until the gateway has logged it.
     pub async fn until_logged(&self, text: &str) {
-        until(&format!("the log line {text:?}"), SOON, async || self.gateway().log().contains(text).then_some(()))
-            .await
-            .unwrap_or_else(|error| panic!("{error}\n{}", self.gateway().log()));
+        until(&format!("the log line {text:?}"), SOON, async || {
+            self.gateway().log().contains(text).then_some(())
+        })
+        .await
+        .unwrap_or_else(|error| panic!("{error}\n{}", self.gateway().log()));
     }
 }
 
