@@ -56,6 +56,9 @@ const TIDY: Duration = Duration::from_secs(5);
 /// Changes of tunnels within this time become one snapshot. The first of them isn't kept waiting.
 const GATHER: Duration = Duration::from_millis(20);
 
+/// How often it is looked whether the listeners may open, while they may not.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
 /// Where others read the present [`State`].
 pub type Board = Arc<ArcSwap<State>>;
 
@@ -153,6 +156,9 @@ pub struct Control {
     pollers: HashMap<String, Running>,
     probes: HashMap<ProbeKey, Running>,
     watches: HashMap<String, Running>,
+    /// Bound, and not accepted on yet.
+    unopened: Vec<(String, Vec<TcpListener>)>,
+    opened: bool,
     plugin: Option<Arc<PluginState>>,
     /// Configured address of the plugin listener, and what serves it.
     plugin_server: Option<(SocketAddr, Running)>,
@@ -203,6 +209,8 @@ impl Control {
             pollers: HashMap::new(),
             probes: HashMap::new(),
             watches: HashMap::new(),
+            unopened: Vec::new(),
+            opened: false,
             plugin: None,
             plugin_server: None,
             tunnel_probes: HashMap::new(),
@@ -251,8 +259,10 @@ impl Control {
                     self.publish_tunnels();
                     self.show();
                 }
+                () = tokio::time::sleep(LOOK_AGAIN), if !self.unopened.is_empty() => {}
                 _ = tidy.tick() => self.tidy(),
             }
+            self.open_when_known();
         }
     }
 
@@ -310,7 +320,8 @@ impl Control {
                         self.probes_are_old = true;
                         self.serve_plugin(prepared.plugin.take());
                         self.publish(compiled);
-                        self.open(std::mem::take(&mut sockets));
+                        self.unopened.append(&mut sockets);
+                        self.open_when_known();
                     }
                 }
                 Effect::PublishTunnels(touched) => {
@@ -486,6 +497,19 @@ impl Control {
         // New rules and new members are looked at now, not within a second.
         self.parts.published.load().pools.iter().for_each(|pool| pool.bell.notify_one());
         self.probe_tunnels();
+    }
+
+    /// Accepts on new sockets. At the start, tunnels that are not known yet would make hosts look like nobody's: visitors wait
+    /// in the accept queue until every admin API has answered, or 5 s.
+    fn open_when_known(&mut self) {
+        let Some(config) = &self.state.config else { return };
+        let by_tunnels = config.tunnels.serve || config.pools.iter().any(|pool| pool.tunnels.is_some());
+        let waits = by_tunnels && !self.opened && self.state.readiness(clock::now()).is_err();
+        if !self.unopened.is_empty() && (!waits || self.state.draining) {
+            self.opened = true;
+            let sockets = std::mem::take(&mut self.unopened);
+            self.open(sockets);
+        }
     }
 
     /// Accepts on new sockets. A listener that moved leaves its old ones.
