@@ -179,4 +179,16 @@ mod tests {
         let head_only = render(About { head_only: true, ..about });
         assert!(head_only.ends_with(b"\r\n\r\n"), "an answer to HEAD has no body");
     }
+
+    #[test]
+    fn unauthorized_asks_for_basic_credentials_as_frps_does() {
+        let about = About { keep_alive: true, ..About::unrouted(Refusal::Unauthorized, 1) };
+        let text = String::from_utf8(render(about)).expect("ascii");
+        assert!(text.starts_with("HTTP/1.1 401 Unauthorized\r\n"), "{text}");
+        assert!(text.contains("\r\nWWW-Authenticate: Basic realm=\"Restricted\"\r\n"), "{text}");
+        assert!(text.contains("\r\nx-frp-gateway: unauthorized\r\n"), "{text}");
+        assert!(!text.contains("Connection: close") && !text.contains("Retry-After"), "{text}");
+        let other = String::from_utf8(render(About { refusal: Refusal::NoRoute, ..about })).expect("ascii");
+        assert!(!other.contains("WWW-Authenticate"), "only with 401: {other}");
+    }
 }

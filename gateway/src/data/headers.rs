@@ -225,13 +225,7 @@ pub fn response(out: &mut Vec<u8>, head: &ResponseHead, wire: &[u8], homeward: H
             Known::TransferEncoding | Known::Connection => continue,
             // RFC 9110 §8.6: none in 204; frps and Go send none, others do.
             Known::ContentLength if head.status == 204 => continue,
-            // Ours alone, or an application could pass for the gateway.
-            Known::Other
-                if field.name.len() == OWN_ANSWER.len()
-                    && field.name.of(wire).eq_ignore_ascii_case(OWN_ANSWER.as_bytes()) =>
-            {
-                continue;
-            }
+            Known::Other if is_own_answer(field.name.of(wire)) => continue,
             _ if field.hop => continue,
             _ => copy(out, field, wire),
         }
@@ -249,7 +243,8 @@ pub fn response(out: &mut Vec<u8>, head: &ResponseHead, wire: &[u8], homeward: H
     out.extend_from_slice(b"\r\n");
 }
 
-/// Writes an interim (1xx) head, or a 101 with its `Upgrade`.
+/// Writes an interim (1xx) head, or a 101 with its `Upgrade`. What the tunnel sets goes with a 101 only, as in frps: there an
+/// interim head passes before the answer is looked at.
 pub fn interim(
     out: &mut Vec<u8>,
     head: &ResponseHead,
@@ -266,6 +261,7 @@ pub fn interim(
             _ if is_set(set, field, wire) => continue,
             Known::Upgrade if head.status == 101 => copy(out, field, wire),
             Known::TransferEncoding | Known::ContentLength => continue,
+            Known::Other if is_own_answer(field.name.of(wire)) => continue,
             _ if field.hop => continue,
             _ => copy(out, field, wire),
         }
@@ -283,13 +279,23 @@ fn is_set(set: &[(String, String)], field: &Field, wire: &[u8]) -> bool {
     !set.is_empty() && set.iter().any(|(name, _)| field.name.of(wire).eq_ignore_ascii_case(name.as_bytes()))
 }
 
+/// Names in two cases are one field: the last of them counts (in frps, any).
 fn write_set(out: &mut Vec<u8>, set: &[(String, String)]) {
-    for (name, value) in set {
+    for (index, (name, value)) in set.iter().enumerate() {
+        let again = set[index + 1..].iter().any(|(later, _)| later.eq_ignore_ascii_case(name));
+        if again || is_own_answer(name.as_bytes()) {
+            continue;
+        }
         out.extend_from_slice(name.as_bytes());
         out.extend_from_slice(b": ");
         out.extend_from_slice(value.as_bytes());
         out.extend_from_slice(b"\r\n");
     }
+}
+
+/// Ours alone, or an application could pass for the gateway.
+fn is_own_answer(name: &[u8]) -> bool {
+    name.len() == OWN_ANSWER.len() && name.eq_ignore_ascii_case(OWN_ANSWER.as_bytes())
 }
 
 fn status_line(out: &mut Vec<u8>, head: &ResponseHead, wire: &[u8]) {
@@ -357,3 +363,6 @@ impl Saw {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

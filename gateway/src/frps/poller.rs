@@ -37,6 +37,8 @@ const LOOK_DEADLINE: Duration = Duration::from_secs(1);
 pub const CLAIM_DEADLINE: Duration = Duration::from_secs(5);
 /// What is seen within this time becomes one event.
 const GATHER: Duration = Duration::from_millis(2);
+/// A whole listing follows single looks after this long.
+const SETTLE: Duration = Duration::from_millis(500);
 /// Looks at once.
 const MOST_AT_ONCE: usize = 16;
 /// With more names than this waiting, one listing is cheaper.
@@ -169,6 +171,8 @@ impl Poller {
                         for name in names {
                             looks.want(name, until, Instant::now());
                         }
+                        // Only a whole listing takes away the doubt whose ports have moved.
+                        next_listing = next_listing.min(earliest_listing.max(Instant::now() + SETTLE));
                     }
                     Some(Ask::List) => next_listing = next_listing.min(earliest_listing.max(Instant::now())),
                     Some(Ask::Verify { reply, .. }) if paused_until.is_some() => {

@@ -1,0 +1,112 @@
+//! A live tunnel is a route by itself. Real frps and frpc; needs `frp-lab/build`.
+
+#[path = "common/takeover.rs"]
+mod takeover;
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use frp_gateway_loadtest::lab::{Proxy, until};
+use takeover::{SOON, World, app, until_frpc_says};
+
+#[tokio::test]
+async fn a_tunnel_is_served_as_soon_as_it_is_up() {
+    let world = World::start(&["a"], "").await;
+    let app = app("app");
+    let unknown = world.get("app.test", "/").await;
+    assert_eq!((unknown.status, unknown.app()), (404, None));
+    assert!(unknown.header("x-frp-gateway").is_some(), "it is ours: {}", unknown.text());
+    let frpc = world.frpc_unready(0, "u", vec![Proxy::http("web", app.addr(), &["app.test"])]);
+    until_frpc_says(&frpc, "start proxy success").await;
+    let begun = Instant::now();
+    until("the tunnel to serve", SOON, async || {
+        (world.get("app.test", "/").await.app() == Some("app")).then_some(())
+    })
+    .await
+    .expect("it serves");
+    let took = begun.elapsed();
+    println!("served {took:?} after frpc said that it is up");
+    assert!(took < Duration::from_secs(1), "far below a poll: {took:?}");
+    drop(frpc);
+    until("the tunnel to be away", SOON, async || {
+        (world.get("app.test", "/").await.status == 503).then_some(())
+    })
+    .await
+    .expect("a known host without a tunnel is 503");
+}
+
+#[tokio::test]
+async fn domains_are_pools_locations_are_routes_and_the_file_wins_ties() {
+    let rest = "pools:\n  - { name: v2, tunnels: { domain: app.test, labels: { version: v2 } } }\n  \
+                - { name: of-bob, tunnels: { user: \"bo*\", name: \"*.web\" } }\n  - { name: of-b, tunnels: { frps: b } }\n\
+                routes:\n  - { match: { host: app.test, path: /new }, pool: v2 }\n  \
+                - { match: { host: tie.test }, pool: of-bob }\n  - { match: { host: \"*.w.test\", path: /b }, pool: of-b }";
+    let world = World::start(&["a", "b"], rest).await;
+    let apps: Vec<_> = ["one", "two", "api", "wild", "bob"].map(app).into();
+    let http = |at: usize, name: &str, domains: &[&str]| Proxy::http(name, apps[at].addr(), domains);
+    let v2 = |proxy: Proxy| proxy.metadata("gw_label_version", "v2");
+    let _clients = [
+        world
+            .frpc(0, "alice", vec![http(0, "one", &["app.test", "tie.test"]), http(3, "wild", &["*.w.test"])])
+            .await,
+        world.frpc(1, "alice", vec![v2(http(1, "two", &["app.test"]))]).await,
+        world.frpc(0, "carol", vec![http(2, "api", &["app.test"]).locations(&["/api", "/new/er"])]).await,
+        world.frpc(0, "bob", vec![http(4, "web", &["bob.test"])]).await,
+    ];
+    let who = async |host: &str, path: &str| world.get(host, path).await.app().map(ToOwned::to_owned);
+    let mut of_app = BTreeSet::new();
+    for _ in 0..12 {
+        of_app.extend(who("app.test", "/").await);
+    }
+    assert_eq!(of_app, BTreeSet::from(["one".into(), "two".into()]), "one domain, two frps, one pool");
+    let is = async |host: &str, path: &str, app: &str, why: &str| {
+        for _ in 0..4 {
+            assert_eq!(who(host, path).await.as_deref(), Some(app), "{host}{path}: {why}");
+        }
+    };
+    is("app.test", "/apix", "api", "a location is a plain prefix").await;
+    is("app.test", "/new", "two", "a route of the file, and its pool by label").await;
+    is("app.test", "/new/er", "api", "the longer path").await;
+    is("tie.test", "/", "bob", "on a tie the file wins; its pool by user and name").await;
+    is("x.y.w.test", "/", "wild", "a wildcard spans labels").await;
+    is("x.y.w.test", "/b", "two", "a longer path at the same host; its pool by frps").await;
+    is("bob.test", "/b", "bob", "the more specific host").await;
+    assert_eq!(who("w.test", "/").await, None, "never the bare name");
+}
+
+#[tokio::test]
+async fn a_burst_opens_few_connections_once_it_is_warm() {
+    let world = World::start(&["a"], "").await;
+    let app = app("app");
+    app.set_delay(Duration::from_millis(5));
+    let _frpc = world.frpc(0, "u", vec![Proxy::http("web", app.addr(), &["app.test"])]).await;
+    let web = world.web;
+    let burst = async |rounds: usize| {
+        let visitors = (0..50).map(|_| {
+            tokio::spawn(async move {
+                let mut connection =
+                    frp_gateway_loadtest::http::Connection::open(web).await.expect("it listens");
+                for _ in 0..rounds {
+                    let request = frp_gateway_loadtest::http::request("GET", "app.test", "/");
+                    let reply = connection.send(request.body(frp_gateway_loadtest::http::empty())).await;
+                    assert_eq!(reply.expect("an answer").status, 200);
+                }
+            })
+        });
+        for visitor in visitors.collect::<Vec<_>>() {
+            visitor.await.expect("a visitor");
+        }
+    };
+    // What frps counts: work connections that it asked the frpc for.
+    let opened = async || {
+        world.frps[0].admin_get("/api/proxy/tcp/u.web").await.expect("the API answers")["curConns"].as_u64()
+    };
+    burst(20).await;
+    let warm = opened().await.expect("a number");
+    burst(20).await;
+    let after = opened().await.expect("a number");
+    println!("work connections: {warm} when warm, {after} after a burst of 1,000 requests by 50 visitors");
+    assert!(after.saturating_sub(warm) < 20, "{warm} then {after}");
+}
