@@ -241,7 +241,7 @@ impl Rules {
                 match takeover::take_over(&mut changed, &asked, (frps, call), subdomain_host, &self.seals) {
                     Ok(_) => {
                         return Decision {
-                            answer: change(changed),
+                            answer: change(&changed),
                             heard: heard(&domains, true, None),
                             result: "taken_over",
                             why: None,
@@ -256,7 +256,7 @@ impl Rules {
         }
         let heard = heard(&domains, false, None);
         match (stripped, left) {
-            (true, why) => Decision { answer: change(content), heard, result: "left", why },
+            (true, why) => Decision { answer: change(&content), heard, result: "left", why },
             (false, Some(_)) => Decision { result: "left", why: left, ..unchanged(heard) },
             (false, None) => unchanged(heard),
         }
@@ -312,7 +312,7 @@ fn unchanged(heard: Option<Heard>) -> Decision {
     }
 }
 
-fn change(content: Map<String, Value>) -> Vec<u8> {
+fn change(content: &Map<String, Value>) -> Vec<u8> {
     json!({ "reject": false, "unchange": false, "content": content }).to_string().into_bytes()
 }
 

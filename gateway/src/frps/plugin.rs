@@ -65,6 +65,11 @@ pub struct PluginStats {
     pub lost: AtomicU64,
 }
 
+/// `subDomainHost` by name of the frps.
+pub type SubdomainHosts = Box<dyn Fn(&str) -> Option<String> + Send + Sync>;
+/// Reason to refuse a claim, if somebody else has what it wants.
+pub type Conflicts = Box<dyn Fn(&Question<'_>) -> Option<String> + Send + Sync>;
+
 /// What the handlers work on.
 pub struct PluginState {
     /// In force; `None` = nobody is answered.
@@ -74,9 +79,9 @@ pub struct PluginState {
     /// Counters.
     pub stats: PluginStats,
     /// `subDomainHost` of an frps as it told; `None` = not known yet.
-    pub subdomain_host: Box<dyn Fn(&str) -> Option<String> + Send + Sync>,
+    pub subdomain_host: SubdomainHosts,
     /// Why a claim is in conflict with what is known.
-    pub conflict: Box<dyn Fn(&Question<'_>) -> Option<String> + Send + Sync>,
+    pub conflict: Conflicts,
     /// Gets what was heard, with the name of the frps, before the answer leaves.
     pub heard: mpsc::Sender<Told>,
 }

@@ -143,8 +143,8 @@ impl AuditHandle {
         }
     }
 
-    fn write(&self, line: Line<'_>) {
-        let line = Line { time: rfc3339(SystemTime::now()), ..line };
+    fn write(&self, mut line: Line<'_>) {
+        line.time = rfc3339(SystemTime::now());
         if let Ok(mut text) = serde_json::to_vec(&line) {
             text.push(b'\n');
             self.0.line(text);
