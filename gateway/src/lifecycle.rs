@@ -114,7 +114,12 @@ async fn serve(
     let (plugin, told) = hooks::plugin_state(&handle.board());
     control.set_plugin(Arc::clone(&plugin));
     tokio::spawn(hooks::pass_on(told, handle.clone(), audit.clone()));
-    let metrics = Metrics::new(Arc::clone(&published), handle.board(), access_log.clone())?;
+    let metrics = Metrics::new(
+        Arc::clone(&published),
+        handle.board(),
+        access_log.clone(),
+        Some((Arc::clone(&plugin), audit.clone())),
+    )?;
     let app = App { control: handle.clone(), published, metrics: Arc::new(metrics) };
     let address = admin.local_addr().map_err(system("admin listener"))?;
     tracing::info!(%address, "admin listening");

@@ -86,8 +86,6 @@ async fn tunnels_register_while_every_gateway_is_away_and_are_served_by_the_firs
     }
 
     // Both hear of a new one at once, long before their next poll.
-    let agents_speak = |gateway: &Gateway| gateway.log();
-    drop(agents_speak);
     let _late = Frpc::start(FrpcOptions::new(&frps).user("v").proxy(Proxy::http(
         "late",
         late.addr(),

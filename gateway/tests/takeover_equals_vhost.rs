@@ -1,6 +1,8 @@
 //! The same requests through a plain frps and through the takeover: what application and visitor see is the same, but for the
 //! differences that `docs/takeover.md` lists. Real frps and frpc of both versions; needs `frp-lab/build`.
 
+#![allow(clippy::panic, reason = "a failed test shows why")]
+
 #[path = "common/takeover.rs"]
 mod takeover;
 

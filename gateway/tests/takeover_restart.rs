@@ -1,6 +1,8 @@
 //! Restarts lose nothing, and no request ever reaches an application other than the one that claimed its host. Real frps and frpc;
 //! needs `frp-lab/build`.
 
+#![allow(clippy::panic, reason = "a failed test shows why")]
+
 #[path = "common/takeover.rs"]
 mod takeover;
 

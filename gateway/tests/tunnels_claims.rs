@@ -1,6 +1,8 @@
 //! Who may claim what: refusals reach the frpc's log, the loser of a conflict serves nothing, and no secret is told. Real frps and
 //! frpc; needs `frp-lab/build`.
 
+#![allow(clippy::panic, reason = "a failed test shows why")]
+
 #[path = "common/takeover.rs"]
 mod takeover;
 

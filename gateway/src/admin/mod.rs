@@ -9,5 +9,6 @@ pub mod server;
 pub mod status;
 #[cfg(test)]
 mod testing;
+pub mod tunnels;
 
 pub use self::server::{App, router};

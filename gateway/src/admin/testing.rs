@@ -21,7 +21,7 @@ impl Admin {
         let rig = Rig::start(text).await;
         let published = Arc::clone(&rig.published);
         let metrics =
-            Metrics::new(Arc::clone(&published), rig.handle.board(), AccessLogHandle::off()).unwrap();
+            Metrics::new(Arc::clone(&published), rig.handle.board(), AccessLogHandle::off(), None).unwrap();
         let app = App { control: rig.handle.clone(), published, metrics: Arc::new(metrics) };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());

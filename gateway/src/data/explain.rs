@@ -23,7 +23,7 @@ use super::http::View;
 use crate::{
     error::Refusal,
     http1::{Method, RequestHead},
-    snapshot::{Listener, Route, Snapshot, router::why::Verdict},
+    snapshot::{Found, Listener, Route, Snapshot, router::why::Verdict, tunnels::TunnelRoute},
 };
 
 /// A request that is not made.
@@ -83,11 +83,54 @@ pub fn explain(asked: &Asked<'_>) -> Explanation {
     }
     let name = head.host_name.of(asked.wire);
     let host = String::from_utf8_lossy(name.strip_suffix(b".").unwrap_or(name)).to_ascii_lowercase();
-    let found = judge(asked, &View { head: &head, wire: asked.wire, host: &host }, &mut told.routes);
-    if let Some(route) = found {
-        explain_pools(asked, &head, &host, &route, &mut told);
+    let view = View { head: &head, wire: asked.wire, host: &host };
+    let found = judge(asked, &view, &mut told.routes);
+    match asked.listener.router.find(&asked.snapshot.tunnels, &view) {
+        Some(Found::Tunnels(tunnels)) => explain_tunnels(asked, &head, &host, tunnels, &mut told),
+        Some(Found::Route(_)) | None => {
+            if let Some(route) = found {
+                explain_pools(asked, &head, &host, &route, &mut told);
+            } else if asked.snapshot.tunnels.is_away(&host, asked.now) {
+                told.ending = Ending::refused(Refusal::TunnelAway, "its last tunnel went a moment ago");
+            }
+        }
     }
     told
+}
+
+/// No route of the file, but tunnels that claim the host serve it.
+fn explain_tunnels(
+    asked: &Asked<'_>,
+    head: &RequestHead,
+    host: &str,
+    tunnels: &TunnelRoute,
+    told: &mut Explanation,
+) {
+    let name = asked.snapshot.tunnels.route.name.to_string();
+    for route in told.routes.iter_mut().filter(|route| route.verdict == Verdict::Matched.label()) {
+        let less = Verdict::LessSpecific(name.as_str().into());
+        (route.verdict, route.why) = (less.label().to_owned(), less.to_string());
+    }
+    let mut conditions = Vec::new();
+    if !tunnels.location.is_empty() {
+        conditions.push(format!("path {}…", tunnels.location));
+    }
+    if !tunnels.user.is_empty() {
+        conditions.push(format!("basic-auth user {}", tunnels.user));
+    }
+    told.routes.insert(
+        0,
+        RouteView {
+            route: name.clone(),
+            verdict: Verdict::Matched.label().to_owned(),
+            why: format!("tunnels claim {host}"),
+            conditions: conditions.join(", "),
+        },
+    );
+    let pool = &tunnels.split.pool;
+    let view = pool::explain(asked, head, host, pool, &mut Rng::seeded(asked.seed));
+    (told.route, told.pool, told.ending) = (Some(name), Some(view.pool.clone()), view.ending.clone());
+    told.pools.push(view::PoolView { weight: 1, percent: 100.0, drawn: true, ..view });
 }
 
 /// Judges all routes; the one that serves the request.

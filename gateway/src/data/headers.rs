@@ -132,7 +132,7 @@ pub fn request(out: &mut Vec<u8>, head: &RequestHead, wire: &[u8], onward: Onwar
             Version::Http11 => b"Via: 1.1 frp-gateway\r\n",
         });
     }
-    write_set(out, set);
+    write_set(out, set, |_| false);
     if onward.ask_first {
         out.extend_from_slice(b"Expect: 100-continue\r\n");
     }
@@ -233,7 +233,7 @@ pub fn response(out: &mut Vec<u8>, head: &ResponseHead, wire: &[u8], homeward: H
     if head.body == ResponseBody::Chunked && !homeward.strip {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
-    write_set(out, set);
+    write_set(out, set, is_own_answer);
     out.extend_from_slice(homeward.set_cookie);
     if !homeward.keep_alive {
         out.extend_from_slice(b"Connection: close\r\n");
@@ -267,7 +267,7 @@ pub fn interim(
         }
     }
     if head.status == 101 {
-        write_set(out, set);
+        write_set(out, set, is_own_answer);
         out.extend_from_slice(set_cookie);
         out.extend_from_slice(b"Connection: upgrade\r\n");
     }
@@ -279,11 +279,11 @@ fn is_set(set: &[(String, String)], field: &Field, wire: &[u8]) -> bool {
     !set.is_empty() && set.iter().any(|(name, _)| field.name.of(wire).eq_ignore_ascii_case(name.as_bytes()))
 }
 
-/// Names in two cases are one field: the last of them counts (in frps, any).
-fn write_set(out: &mut Vec<u8>, set: &[(String, String)]) {
+/// Writes what the tunnel sets. Names in two cases are one field: the last of them counts (in frps, any).
+fn write_set(out: &mut Vec<u8>, set: &[(String, String)], except: fn(&[u8]) -> bool) {
     for (index, (name, value)) in set.iter().enumerate() {
         let again = set[index + 1..].iter().any(|(later, _)| later.eq_ignore_ascii_case(name));
-        if again || is_own_answer(name.as_bytes()) {
+        if again || except(name.as_bytes()) {
             continue;
         }
         out.extend_from_slice(name.as_bytes());

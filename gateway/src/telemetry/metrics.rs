@@ -118,7 +118,25 @@ table! {
     FRPS_LISTING_STALE: Gauge "frp_gateway_frps_listing_stale" ["frps"]
         "1 while the admin API of the frps does not answer and its last listing, if any, is used."
     FRPS_TUNNELS: Gauge "frp_gateway_frps_tunnels" ["frps"]
-        "Live http tunnels in the listing of the frps in use."
+        "Tunnels of every type that are known of the frps."
+    TUNNELS: Gauge "frp_gateway_tunnels" ["frps", "state"]
+        "Tunnels of the frps by state: live, suspect (said to be closing), claimed (announced, not seen yet), unserved (live, but not for http here)."
+    TUNNEL_HOSTS: Gauge "frp_gateway_tunnel_hosts" []
+        "Hosts that some tunnel claims."
+    TUNNEL_CONFLICTS: Gauge "frp_gateway_tunnel_conflicts" []
+        "Claims of a host that belongs to another user; nothing is sent there."
+    TUNNEL_EVENTS: Counter "frp_gateway_tunnel_events_total" ["event"]
+        "What happened to tunnels: claimed, live, changed, closing, gone, lapsed."
+    TUNNEL_REQUESTS: Counter "frp_gateway_tunnel_requests_total" ["tunnel", "class"]
+        "Answers that came from a tunnel by its own port. The first tunnels.series tunnels have a series each, the rest share tunnel=other. Only series that were touched are shown."
+    PLUGIN_CALLS: Counter "frp_gateway_plugin_calls_total" ["op", "result"]
+        "Plugin calls of frps by operation and what was answered. Only series that were touched are shown."
+    PLUGIN_DENIED: Counter "frp_gateway_plugin_denied_total" ["reason"]
+        "What the plugin listener turned away: address (plugin.allow, or too many connections), path (nobody's, or a wrong token)."
+    PLUGIN_REPORTS: Counter "frp_gateway_plugin_reports_total" []
+        "Reports of agents."
+    AUDIT_DROPPED: Counter "frp_gateway_audit_dropped_total" []
+        "Audit lines lost because their destination was too slow or failed."
     ACCESS_LOG_DROPPED: Counter "frp_gateway_access_log_dropped_total" []
         "Access-log lines lost because their destination was too slow or failed."
     LOG_DROPPED: Counter "frp_gateway_log_dropped_total" []
@@ -146,7 +164,8 @@ pub fn reference() -> String {
          Generated from the table in `gateway/src/telemetry/metrics.rs`; a test compares. To write it anew: \
          `UPDATE_GOLDEN=1 cargo test -p frp-gateway metrics`.\n\n\
          `GET /metrics` on the admin listener. The unit is the last word of the name. Labels hold names from the \
-         configuration, never anything a visitor sent; `endpoint` is the name of its frps. Series appear and vanish with \
+         configuration, never anything a visitor sent; `endpoint` is the name of its frps, or `tunnels` for all tunnels of a pool together. \
+         Tunnels without a pool of their own have route and pool `auto`. Series appear and vanish with \
          what they count for; counters survive a reload.\n\n\
          | name | type | labels | meaning |\n| --- | --- | --- | --- |\n",
     );

@@ -42,6 +42,8 @@ pub struct TunnelStats {
     pub split: Arc<SplitStats>,
     /// Answers of single tunnels, by `FRPS/NAME`, sorted. At most `tunnels.series` of them.
     pub series: Vec<(Arc<str>, Arc<Shards<RequestShard>>)>,
+    /// Most series of tunnels: `tunnels.series`.
+    pub most: usize,
     /// Answers of all other tunnels.
     pub other: Arc<Shards<RequestShard>>,
 }
@@ -57,6 +59,7 @@ impl TunnelStats {
             pool: Arc::new(Shards::new(workers)),
             split: Arc::new(split),
             series: Vec::new(),
+            most: 100,
             other: shards(),
         }
     }

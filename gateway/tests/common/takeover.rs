@@ -4,6 +4,7 @@
     dead_code,
     unreachable_pub,
     missing_debug_implementations,
+    clippy::panic,
     reason = "each test file uses its own part"
 )]
 

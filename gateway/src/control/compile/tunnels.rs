@@ -53,6 +53,8 @@ pub struct TunnelIdentities {
     /// Tunnels that have metrics of their own.
     series: usize,
     series_changed: bool,
+    /// `tunnels.series`.
+    most: usize,
     stats: Arc<TunnelStats>,
     /// Something has been published: who joins now joins a fleet that serves.
     serving: bool,
@@ -105,6 +107,7 @@ impl TunnelIdentities {
             pools: HashMap::new(),
             series: 0,
             series_changed: false,
+            most: 100,
             stats: Arc::new(TunnelStats::new(workers)),
             serving: false,
         }
@@ -131,6 +134,7 @@ impl TunnelIdentities {
                 pool: Arc::clone(&self.stats.pool),
                 split: Arc::clone(&self.stats.split),
                 series,
+                most: self.most,
                 other: Arc::clone(&self.stats.other),
             });
         }
@@ -185,6 +189,8 @@ impl TunnelIdentities {
 
     /// Follows a new configuration: hosts of frps that moved, and nothing else's.
     pub fn follow(&mut self, config: &Config) {
+        self.series_changed |= self.most != config.tunnels.series;
+        self.most = config.tunnels.series;
         self.hosts.retain(|name, host| {
             config.frps.iter().any(|frps| {
                 (frps.name == *name && *frps.tunnel_host == *host.name)

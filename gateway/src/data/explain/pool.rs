@@ -13,6 +13,7 @@ use crate::{
     data::{
         absent::Absences,
         attempts::key_of,
+        auth,
         pick::{self, Keep, Knowledge, Picked, PolicyState},
         reason::{Among, Because, Why},
         session,
@@ -59,15 +60,25 @@ pub(super) fn explain(
 ) -> PoolView {
     let mut notes = Vec::new();
     let mut holders = Vec::new();
-    if !asked.snapshot.tunnels.is_empty() {
+    if !pool.of_tunnels && !asked.snapshot.tunnels.is_empty() {
         let path = String::from_utf8_lossy(head.path.of(asked.wire));
         asked.snapshot.tunnels.holders(host, &path, |frps| holders.push(frps));
+    }
+    let refusing: Vec<usize> = (0..pool.members.len())
+        .filter(|index| pool.members[*index].auth().is_some_and(|auth| !auth::admits(auth, head, asked.wire)))
+        .collect();
+    if !refusing.is_empty() {
+        notes.push(format!(
+            "{} of {} want other credentials (HTTP Basic)",
+            refusing.len(),
+            pool.members.len()
+        ));
     }
     // What workers remember of frps-404s is theirs alone.
     let absences = Absences::default();
     let key = key_of(pool, (asked.listener, asked.peer), head, asked.wire);
     let known = Knowledge {
-        tried: &[],
+        tried: &refusing,
         holders: &holders,
         absences: &absences,
         idle: None,
@@ -115,6 +126,9 @@ pub(super) fn explain(
                 (picked(index, why, of, certain), Some(index))
             }
             (Held::No, None) if runs.full => (Ending::Waits { waiting }, None),
+            (Held::No, None) if !refusing.is_empty() && refusing.len() == pool.members.len() => {
+                (Ending::refused(Refusal::Unauthorized, "wrong or no credentials"), None)
+            }
             (Held::No, None) => {
                 let why = "every endpoint is down, unhealthy or weighs 0";
                 (Ending::refused(Refusal::NoEndpoint, why), None)

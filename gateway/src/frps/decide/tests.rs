@@ -180,10 +180,14 @@ fn an_answer_takes_well_under_a_millisecond() {
     let rules = rules(|_| {});
     let domains: Vec<String> = (0..20).map(|n| format!("host-{n}.app.test")).collect();
     let body = NEW_PROXY.replace(r#"["app.test","app2.test"]"#, &json!(domains).to_string());
-    let begun = Instant::now();
-    for _ in 0..1000 {
-        assert_eq!(decide(&rules, "NewProxy", &body).1.result, "taken_over");
-    }
-    let each = begun.elapsed() / 1000;
+    // The fastest of some rounds: the machine has other work, too.
+    let round = |_| {
+        let begun = Instant::now();
+        for _ in 0..50 {
+            assert_eq!(decide(&rules, "NewProxy", &body).1.result, "taken_over");
+        }
+        begun.elapsed() / 50
+    };
+    let each = (0..20).map(round).min().unwrap();
     assert!(each < Duration::from_millis(1), "{each:?} each, in a debug build");
 }

@@ -1,6 +1,10 @@
 //! Reads the live counters when somebody scrapes. Nothing is registered per series, so what a reload removes is gone.
 
-use std::{collections::HashSet, time::UNIX_EPOCH};
+use std::{
+    collections::HashSet,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::UNIX_EPOCH,
+};
 
 use lb_algos::Tick;
 use prometheus::{
@@ -13,17 +17,22 @@ use prometheus::{
 use super::{Kind, Metric, TABLE};
 use crate::{
     clock,
-    control::task::Board,
+    control::{
+        directory::{Phase, Tunnel, Way},
+        task::Board,
+    },
     data::{
         access_log::AccessLogHandle,
         reason::{Among, Because},
     },
     error::ERROR_CLASSES,
+    frps::plugin::{OPS, PluginState, RESULTS},
     snapshot::{Endpoint, Member, Pool, Published, Snapshot},
     telemetry::{
+        audit::AuditHandle,
         log,
-        shard::{Counter, LATENCY_BOUNDS, Shards},
-        stats::{CLASSES, FAILURES, ListenerShard, PoolShard},
+        shard::{Counter, Histogram, LATENCY_BOUNDS, Shards},
+        stats::{CLASSES, FAILURES, ListenerShard, PoolShard, RequestShard},
     },
 };
 
@@ -40,12 +49,14 @@ impl Metrics {
         published: Published,
         board: Board,
         access_log: AccessLogHandle,
+        heard: Option<(Arc<PluginState>, AuditHandle)>,
     ) -> Result<Self, prometheus::Error> {
         let descs = TABLE.iter().map(|metric| {
             let labels = metric.labels.iter().map(ToString::to_string).collect();
             Desc::new(metric.name.into(), metric.help.into(), labels, std::collections::HashMap::new())
         });
-        let gateway = Gateway { published, board, access_log, descs: descs.collect::<Result<_, _>>()? };
+        let gateway =
+            Gateway { published, board, access_log, heard, descs: descs.collect::<Result<_, _>>()? };
         let registry = Registry::new();
         registry.register(Box::new(gateway))?;
         registry.register(Box::new(ProcessCollector::for_self()))?;
@@ -67,6 +78,7 @@ struct Gateway {
     published: Published,
     board: Board,
     access_log: AccessLogHandle,
+    heard: Option<(Arc<PluginState>, AuditHandle)>,
     descs: Vec<Desc>,
 }
 
@@ -81,6 +93,10 @@ impl Collector for Gateway {
         routes(&mut families, &snapshot);
         listeners(&mut families, &snapshot);
         pools(&mut families, &snapshot);
+        let serves = self.board.load().config.as_ref().is_some_and(|config| config.tunnels.serve);
+        if serves {
+            tunnels(&mut families, &snapshot);
+        }
         self.process(&mut families);
         families.finish()
     }
@@ -93,6 +109,7 @@ fn routes(families: &mut Families, snapshot: &Snapshot) {
             if route.splits[..index].iter().any(|before| &*before.pool.name == pool) {
                 continue; // named twice, counted once
             }
+            answers(families, [&route.name, pool, "tunnels"], &split.stats.rest);
             for (member, requests) in split.pool.members.iter().zip(&split.stats.requests) {
                 for (at, class) in CLASSES.iter().enumerate() {
                     let count = requests.sum(|shard| &shard.by_class[at]);
@@ -105,15 +122,50 @@ fn routes(families: &mut Families, snapshot: &Snapshot) {
                     }
                 }
             }
-            let (mut buckets, mut sum_ns) = ([0; LATENCY_BOUNDS.len() + 1], 0);
-            for shard in split.stats.latency.iter() {
-                shard.add_to(&mut buckets, &mut sum_ns);
-            }
-            if buckets.iter().any(|count| *count > 0) {
-                families.add_histogram(super::REQUEST_DURATION, &[&route.name, pool], &buckets, sum_ns);
+            duration(families, [&route.name, pool], &split.stats.latency);
+        }
+    }
+}
+
+/// Answers by class.
+fn answers(families: &mut Families, [route, pool, endpoint]: [&str; 3], requests: &Shards<RequestShard>) {
+    for (at, class) in CLASSES.iter().enumerate() {
+        let count = requests.sum(|shard| &shard.by_class[at]);
+        if count > 0 {
+            families.add(super::REQUESTS, &[route, pool, endpoint, class], count);
+        }
+    }
+}
+
+fn duration(families: &mut Families, labels: [&str; 2], latency: &Shards<Histogram>) {
+    let (mut buckets, mut sum_ns) = ([0; LATENCY_BOUNDS.len() + 1], 0);
+    for shard in latency.iter() {
+        shard.add_to(&mut buckets, &mut sum_ns);
+    }
+    if buckets.iter().any(|count| *count > 0) {
+        families.add_histogram(super::REQUEST_DURATION, &labels, &buckets, sum_ns);
+    }
+}
+
+/// Tunnels that are routes by themselves, and each for itself.
+fn tunnels(families: &mut Families, snapshot: &Snapshot) {
+    let stats = &snapshot.tunnel_stats;
+    answers(families, ["auto", "auto", "tunnels"], &stats.split.rest);
+    duration(families, ["auto", "auto"], &stats.split.latency);
+    pool_counters(families, "auto", &stats.pool);
+    for (tunnel, requests) in
+        stats.series.iter().map(|(name, requests)| (&**name, requests)).chain([("other", &stats.other)])
+    {
+        for (at, class) in CLASSES.iter().enumerate() {
+            let count = requests.sum(|shard| &shard.by_class[at]);
+            if count > 0 {
+                families.add(super::TUNNEL_REQUESTS, &[tunnel, class], count);
             }
         }
     }
+    families.add(super::TUNNEL_HOSTS, &[], snapshot.tunnels.len() as u64);
+    let conflicts: usize = snapshot.tunnels.iter().map(|(_, host)| host.losers.len()).sum();
+    families.add(super::TUNNEL_CONFLICTS, &[], conflicts as u64);
 }
 
 fn listeners(families: &mut Families, snapshot: &Snapshot) {
@@ -136,22 +188,11 @@ fn listeners(families: &mut Families, snapshot: &Snapshot) {
 fn pools(families: &mut Families, snapshot: &Snapshot) {
     let (now, mut seen) = (clock::now(), HashSet::new());
     for pool in &snapshot.pools {
-        families.add(super::POOL_RETRIES, &[&pool.name], pool.stats.sum(|shard| &shard.retries));
-        families.add(super::POOL_EXHAUSTED, &[&pool.name], pool.stats.sum(|shard| &shard.exhausted));
-        let sum = |counter: fn(&PoolShard) -> &Counter| pool.stats.sum(counter);
-        families.add(super::POOL_RETRY_BUDGET_EXHAUSTED, &[&pool.name], sum(|shard| &shard.budget_exhausted));
-        families.add(super::POOL_HEDGES, &[&pool.name], sum(|shard| &shard.hedges));
-        families.add(super::POOL_REJECTED, &[&pool.name], sum(|shard| &shard.rejected));
-        families.add(super::POOL_QUEUED, &[&pool.name], sum(|shard| &shard.queued));
-        families.add(super::POOL_OVERFLOWED, &[&pool.name], sum(|shard| &shard.overflowed));
+        pool_counters(families, &pool.name, &pool.stats);
         families.add(super::POOL_QUEUE, &[&pool.name], pool.queue.len().into());
-        for reason in Because::ALL {
-            for among in Among::ALL {
-                let count = pool.stats.sum(|shard| &shard.picks.by_reason[reason as usize][among as usize]);
-                if count > 0 {
-                    families.add(super::POOL_PICKS, &[&pool.name, reason.label(), among.label()], count);
-                }
-            }
+        // Tunnels come and go, and there may be thousands.
+        if pool.of_tunnels && pool.members.len() > snapshot.tunnel_stats.most {
+            continue;
         }
         for member in &pool.members {
             let endpoint = &member.endpoint;
@@ -160,6 +201,25 @@ fn pools(families: &mut Families, snapshot: &Snapshot) {
             watch_verdicts(families, pool, member, now);
             if seen.insert(endpoint.number) {
                 endpoint_counters(families, endpoint);
+            }
+        }
+    }
+}
+
+fn pool_counters(families: &mut Families, pool: &str, stats: &Shards<PoolShard>) {
+    let sum = |counter: fn(&PoolShard) -> &Counter| stats.sum(counter);
+    families.add(super::POOL_RETRIES, &[pool], sum(|shard| &shard.retries));
+    families.add(super::POOL_EXHAUSTED, &[pool], sum(|shard| &shard.exhausted));
+    families.add(super::POOL_RETRY_BUDGET_EXHAUSTED, &[pool], sum(|shard| &shard.budget_exhausted));
+    families.add(super::POOL_HEDGES, &[pool], sum(|shard| &shard.hedges));
+    families.add(super::POOL_REJECTED, &[pool], sum(|shard| &shard.rejected));
+    families.add(super::POOL_QUEUED, &[pool], sum(|shard| &shard.queued));
+    families.add(super::POOL_OVERFLOWED, &[pool], sum(|shard| &shard.overflowed));
+    for reason in Because::ALL {
+        for among in Among::ALL {
+            let count = stats.sum(|shard| &shard.picks.by_reason[reason as usize][among as usize]);
+            if count > 0 {
+                families.add(super::POOL_PICKS, &[pool, reason.label(), among.label()], count);
             }
         }
     }
@@ -207,6 +267,42 @@ impl Gateway {
         for (name, frps) in &state.frps {
             families.add(super::FRPS_LISTING_STALE, &[name], u64::from(frps.is_stale()));
             families.add(super::FRPS_TUNNELS, &[name], frps.tunnels() as u64);
+            let count = |wanted: &dyn Fn(&Tunnel) -> bool| {
+                frps.table.values().filter(|tunnel| wanted(tunnel)).count() as u64
+            };
+            let serves = |tunnel: &Tunnel| tunnel.way != Way::None;
+            let live = count(&|tunnel| serves(tunnel) && tunnel.phase == Phase::Live);
+            let suspect = count(&|tunnel| serves(tunnel) && tunnel.phase == Phase::Suspect);
+            families.add(super::TUNNELS, &[name, "live"], live);
+            families.add(super::TUNNELS, &[name, "suspect"], suspect);
+            families.add(super::TUNNELS, &[name, "claimed"], frps.claimed.len() as u64);
+            families.add(super::TUNNELS, &[name, "unserved"], count(&|tunnel| !serves(tunnel)));
+        }
+        let counts = state.counts;
+        for (event, count) in [
+            ("claimed", counts.claimed),
+            ("live", counts.live),
+            ("changed", counts.changed),
+            ("closing", counts.closing),
+            ("gone", counts.gone),
+            ("lapsed", counts.lapsed),
+        ] {
+            families.add(super::TUNNEL_EVENTS, &[event], count);
+        }
+        if let Some((plugin, audit)) = &self.heard {
+            let stats = &plugin.stats;
+            for (op, calls) in OPS.iter().zip(&stats.calls) {
+                for (result, count) in RESULTS.iter().zip(calls) {
+                    let count = count.load(Relaxed);
+                    if count > 0 {
+                        families.add(super::PLUGIN_CALLS, &[op, result], count);
+                    }
+                }
+            }
+            families.add(super::PLUGIN_DENIED, &["address"], stats.denied.load(Relaxed));
+            families.add(super::PLUGIN_DENIED, &["path"], stats.unknown.load(Relaxed));
+            families.add(super::PLUGIN_REPORTS, &[], stats.reports.load(Relaxed));
+            families.add(super::AUDIT_DROPPED, &[], audit.dropped());
         }
         families.add(super::ACCESS_LOG_DROPPED, &[], self.access_log.dropped());
         families.add(super::LOG_DROPPED, &[], log::dropped());

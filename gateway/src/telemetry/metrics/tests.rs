@@ -41,6 +41,7 @@ async fn scrape() -> String {
     let text = yaml("")
         .replace("vhost_http_port: 8001", frps_admin)
         .replace("frps: [a]", "frps: [a], outlier: {}, limits: { adaptive: {} }");
+    let text = format!("{text}\ntunnels: {{ serve: true }}\n");
     let rig = Rig::start(&text).await;
     let snapshot = rig.published.load_full();
     let split = &snapshot.routes[0].splits[0];
@@ -48,8 +49,12 @@ async fn scrape() -> String {
     split.stats.requests[0].of(WorkerId(1)).by_class[1].inc();
     split.stats.latency.of(WorkerId(1)).observe_ns(3_000_000);
     snapshot.pools[0].stats.of(WorkerId(0)).picks.by_reason[0][0].inc();
+    snapshot.tunnel_stats.other.of(WorkerId(0)).by_class[1].inc();
+    let (plugin, _told) = crate::control::hooks::plugin_state(&rig.handle.board());
+    plugin.stats.calls[1][1].fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let heard = Some((plugin, crate::telemetry::audit::AuditHandle::off()));
     let metrics =
-        collect::Metrics::new(Arc::clone(&rig.published), rig.handle.board(), AccessLogHandle::off())
+        collect::Metrics::new(Arc::clone(&rig.published), rig.handle.board(), AccessLogHandle::off(), heard)
             .unwrap();
     String::from_utf8(metrics.encode().unwrap()).unwrap()
 }
