@@ -110,3 +110,76 @@ async fn a_burst_opens_few_connections_once_it_is_warm() {
     println!("work connections: {warm} when warm, {after} after a burst of 1,000 requests by 50 visitors");
     assert!(after.saturating_sub(warm) < 20, "{warm} then {after}");
 }
+
+#[tokio::test]
+async fn api_status_explain_and_metrics_tell_what_is_known_of_a_tunnel() {
+    let world = World::start(&["a"], "").await;
+    let (one, two) = (app("one"), app("two"));
+    let _alice = world
+        .frpc(
+            0,
+            "alice",
+            vec![
+                Proxy::http("web", one.addr(), &["app.test"])
+                    .metadata("gw_weight", "3")
+                    .metadata("gw_zone", "seoul")
+                    .metadata("gw_label_version", "v2")
+                    .metadata("gw_wieght", "5"),
+                Proxy::tcp("raw", one.addr(), 0),
+            ],
+        )
+        .await;
+    let _guarded = world
+        .frpc(0, "bob", vec![Proxy::http("web", two.addr(), &["guarded.test"]).line("httpUser = \"carol\"")])
+        .await;
+    let tunnels = world.gateway().api("/api/v1/tunnels?host=app.test").await.expect("the API");
+    let tunnel = &tunnels[0];
+    assert_eq!(tunnels.as_array().map(Vec::len), Some(1), "{tunnels}");
+    for (key, value) in
+        [("name", "alice.web"), ("user", "alice"), ("kind", "http"), ("state", "live"), ("via", "takeover")]
+    {
+        assert_eq!(tunnel[key], value, "{tunnel}");
+    }
+    assert_eq!((&tunnel["weight"], &tunnel["zone"]), (&3.into(), &"seoul".into()), "{tunnel}");
+    assert_eq!(tunnel["labels"]["version"], "v2");
+    assert!(
+        tunnel["port"].is_number() && tunnel["stale"] == false && tunnel["conflict"] == false,
+        "{tunnel}"
+    );
+    assert!(tunnel["faults"][0].as_str().is_some_and(|fault| fault.contains("gw_wieght")), "{tunnel}");
+    let raw = world.gateway().api("/api/v1/tunnels?user=alice").await.expect("the API");
+    assert_eq!(raw[0]["kind"], "tcp", "every type is in the directory: {raw}");
+
+    assert_eq!(world.get("app.test", "/").await.app(), Some("one"));
+    let run = |arguments: &[&str]| {
+        let admin = format!("http://{}", world.gateway().admin());
+        let output =
+            std::process::Command::new(takeover::BINARY).args(arguments).args(["--admin", &admin]).output();
+        let output = output.expect("it runs");
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    };
+    let told = run(&["explain", "http://app.test/"]);
+    assert!(told.contains("a/alice.web") && told.contains("auto"), "{told}");
+    let told = run(&["explain", "http://guarded.test/"]);
+    assert!(told.contains("401") && told.contains("credentials"), "{told}");
+    let told = run(&["explain", "http://guarded.test/", "-H", "authorization: Basic Y2Fyb2w6"]);
+    assert!(told.contains("a/bob.web"), "{told}");
+    let told = run(&["status"]);
+    assert!(told.contains('a'), "{told}");
+
+    let metric =
+        async |name: &str, labels: &[&str]| world.gateway().metric(name, labels).await.expect("metrics");
+    assert_eq!(metric("frp_gateway_tunnels", &["frps=\"a\"", "state=\"live\""]).await, Some(2.0));
+    assert_eq!(metric("frp_gateway_tunnels", &["frps=\"a\"", "state=\"unserved\""]).await, Some(1.0));
+    assert_eq!(
+        metric("frp_gateway_tunnel_requests_total", &["tunnel=\"a/alice.web\"", "class=\"2xx\""]).await,
+        Some(1.0)
+    );
+    assert_eq!(
+        metric("frp_gateway_requests_total", &["route=\"auto\"", "pool=\"auto\"", "endpoint=\"tunnels\""])
+            .await,
+        Some(1.0)
+    );
+    let taken = metric("frp_gateway_plugin_calls_total", &["op=\"NewProxy\"", "result=\"taken_over\""]).await;
+    assert_eq!(taken, Some(2.0));
+}

@@ -139,8 +139,9 @@ impl World {
 
     /// Names of the tunnels that the gateway knows at an frps.
     pub async fn tunnels(&self, at: usize) -> Vec<String> {
-        let all = self.gateway().api("/api/v1/frps").await.expect("the API answers");
-        let listed = all[at]["tunnels"].as_array().cloned().unwrap_or_default();
+        let path = format!("/api/v1/tunnels?state=live&frps={}", self.names[at]);
+        let all = self.gateway().api(&path).await.expect("the API answers");
+        let listed = all.as_array().cloned().unwrap_or_default();
         listed.iter().filter_map(|tunnel| Some(tunnel["name"].as_str()?.to_owned())).collect()
     }
 
