@@ -165,7 +165,7 @@ async fn api_status_explain_and_metrics_tell_what_is_known_of_a_tunnel() {
     let told = run(&["explain", "http://guarded.test/", "-H", "authorization: Basic Y2Fyb2w6"]);
     assert!(told.contains("a/bob.web"), "{told}");
     let told = run(&["status"]);
-    assert!(told.contains('a'), "{told}");
+    assert!(told.contains("auto:app.test") && told.contains("a/alice.web"), "{told}");
 
     let metric =
         async |name: &str, labels: &[&str]| world.gateway().metric(name, labels).await.expect("metrics");

@@ -1,6 +1,6 @@
 //! `GET /api/v1/status`: how every pool stands. Counters since the start; rates come from two readings.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use axum::{Json, extract::State};
 use serde::{Deserialize, Serialize};
@@ -115,6 +115,9 @@ pub struct MemberStatus {
     pub failures: u64,
 }
 
+/// Most pools of tunnels without a configuration of their own that are shown.
+const MOST_AUTO: usize = 20;
+
 /// How everything stands. O(pools × members × workers).
 pub async fn status(State(app): State<App>) -> Json<Status> {
     Json(read(&app.control.state(), &app.published.load()))
@@ -149,14 +152,35 @@ fn read(state: &ControlState, snapshot: &Snapshot) -> Status {
                 tunnels: frps.tunnels(),
             })
             .collect(),
-        pools: snapshot.pools.iter().map(|pool| of_pool(pool, now)).collect(),
+        pools: snapshot
+            .pools
+            .iter()
+            .map(Arc::as_ref)
+            .chain(busiest(snapshot))
+            .map(|pool| of_pool(pool, now))
+            .collect(),
     }
+}
+
+/// Pools of tunnels without a configuration of their own: those with the most traffic, by name.
+fn busiest(snapshot: &Snapshot) -> Vec<&Pool> {
+    let attempts = |pool: &Pool| -> u64 {
+        let totals = pool.members.iter().map(|member| member.state.totals());
+        totals.map(|totals| totals.successes + totals.failures).sum()
+    };
+    let all = snapshot.tunnels.iter().flat_map(|(_, host)| &host.routes).map(|route| &*route.split.pool);
+    let mut all: Vec<_> = all.map(|pool| (std::cmp::Reverse(attempts(pool)), pool)).collect();
+    all.sort_by(|one, other| (one.0, &one.1.name).cmp(&(other.0, &other.1.name)));
+    all.truncate(MOST_AUTO);
+    all.sort_by(|one, other| one.1.name.cmp(&other.1.name));
+    all.into_iter().map(|(_, pool)| pool).collect()
 }
 
 fn of_pool(pool: &Pool, now: lb_algos::Tick) -> PoolStatus {
     let mut outlook = Outlook::default();
     outlook.recount(pool, now);
-    let sum = |counter: fn(&PoolShard) -> &Counter| pool.stats.sum(counter);
+    // Tunnels' pools count together.
+    let sum = |counter: fn(&PoolShard) -> &Counter| if pool.auto { 0 } else { pool.stats.sum(counter) };
     PoolStatus {
         pool: pool.name.to_string(),
         balance: explain::word(pool.balance).to_owned(),

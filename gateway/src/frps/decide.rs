@@ -88,8 +88,7 @@ pub struct Decision {
 struct Body {
     #[serde(default)]
     op: String,
-    #[serde(default)]
-    content: Map<String, Value>,
+    content: Option<Map<String, Value>>,
 }
 
 impl Rules {
@@ -140,18 +139,25 @@ impl Rules {
     /// Decides on a call of `frps`.
     #[must_use]
     pub fn decide(&self, frps: &str, call: Call<'_>, context: &Context<'_>) -> Decision {
-        let Ok(Body { op, content }) = serde_json::from_slice::<Body>(call.body) else {
+        let Ok(Body { op, content: given }) = serde_json::from_slice::<Body>(call.body) else {
             return invalid("its body is no JSON object as frps sends it");
         };
         // The query and the body name the operation; a call where they differ is not one of frps.
         if !op.is_empty() && !call.op.is_empty() && op != call.op {
             return invalid("query and body name different operations");
         }
-        match if op.is_empty() { call.op } else { &op } {
+        let op = if op.is_empty() { call.op } else { &op };
+        let no_content = given.is_none();
+        let content = given.unwrap_or_default();
+        match op {
+            "Login" | "NewProxy" | "CloseProxy" if no_content => invalid("it has no content"),
             "Login" => self.login(frps, &content),
             "NewProxy" => self.new_proxy(frps, call.id, content, context),
             "CloseProxy" => {
                 let name = word(&content, "proxy_name");
+                if name.is_empty() {
+                    return invalid("the proxy has no name");
+                }
                 let user = content.get("user").and_then(Value::as_object).map(|user| word(user, "user"));
                 let heard = Heard::Closing { name, user: user.unwrap_or_default() };
                 unchanged(Some(heard))

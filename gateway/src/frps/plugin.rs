@@ -3,12 +3,15 @@
 //! Unforgiving peer: frps sets no deadline on the call, its frpc waits, and whatever isn't 200 with JSON refuses the proxy. So a
 //! handler does no I/O, takes no lock over an await, and its answer leaves in one packet.
 
+mod pace;
+
 use std::{
+    collections::HashSet,
     convert::Infallible,
     fmt,
     net::{IpAddr, SocketAddr},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -20,6 +23,7 @@ use hyper::{
     Method, Request, Response, StatusCode,
     body::{Body, Bytes, Incoming},
     header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue},
+    rt::{Read, Write},
     server::conn::http1,
     service::service_fn,
 };
@@ -31,6 +35,7 @@ use tokio::{
     time::timeout,
 };
 
+use self::pace::{Paced, Turn};
 use super::{
     decide::{Call, Context, Question, Rules},
     heard::{Heard, Report},
@@ -38,8 +43,10 @@ use super::{
 
 /// Largest body, bytes: frp's own messages are at most 64 KiB.
 const BODY_CAP: usize = 256 * 1024;
-/// Deadline of a head, and of a body.
+/// Deadline of a head, from its first byte, and of a body.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Longest silence between two calls: an frps keeps its connection, and a close that crosses its next call refuses a proxy.
+const IDLE: Duration = Duration::from_secs(120);
 /// Connections at once; each frps keeps one or a few.
 const MOST_CONNECTIONS: usize = 1024;
 /// Things heard that may wait to be taken.
@@ -63,6 +70,8 @@ pub struct PluginStats {
     pub reports: AtomicU64,
     /// Things heard that nobody took in time.
     pub lost: AtomicU64,
+    /// Names of frps of whose unasked operations we have complained: such a call may come with every visitor.
+    complained: Mutex<HashSet<String>>,
 }
 
 /// `subDomainHost` by name of the frps.
@@ -145,15 +154,29 @@ async fn connection(stream: TcpStream, peer: SocketAddr, state: Arc<PluginState>
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "no TCP_NODELAY");
     }
+    converse(TokioIo::new(stream), peer, state).await;
+}
+
+/// Answers one connection until it ends.
+async fn converse<I>(io: I, peer: SocketAddr, state: Arc<PluginState>)
+where
+    I: Read + Write + Unpin + Send + 'static,
+{
+    let turn = Arc::new(Turn::default());
+    let io = Paced::new(io, Arc::clone(&turn), PATIENCE);
     let service = service_fn(move |request| {
-        let state = Arc::clone(&state);
-        async move { Ok::<_, Infallible>(answer(&state, request).await) }
+        let (state, answering) = (Arc::clone(&state), turn.answering());
+        async move {
+            let answer = answer(&state, request).await;
+            drop(answering);
+            Ok::<_, Infallible>(answer)
+        }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(Some(PATIENCE * 24)) // an idle frps keeps its connection
+        .header_read_timeout(Some(IDLE)) // counts the silence before a head, too; the head itself is paced
         .max_buf_size(64 * 1024)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(io, service)
         .await;
     if let Err(error) = served {
         tracing::debug!(peer = %peer.ip(), %error, "plugin connection ended");
@@ -205,7 +228,9 @@ async fn plugin_call(
     if let Some(counter) = result_index.and_then(|result| state.stats.calls.get(op_index)?.get(result)) {
         counter.fetch_add(1, Relaxed);
     }
-    if let Some(why) = decision.why {
+    if let Some(why) = decision.why
+        && (decision.result != "unchanged" || is_first_complaint(state, frps))
+    {
         tracing::warn!(%frps, op = OPS.get(op_index), result = decision.result, why, "plugin call");
     }
     if let Some(heard) = decision.heard {
@@ -233,6 +258,11 @@ async fn report(state: &PluginState, rules: &Rules, request: Request<Incoming>) 
         tell(state, Told { frps: frps.clone(), heard, by_agent: true });
     }
     plain(StatusCode::NO_CONTENT)
+}
+
+/// Whether nobody has complained of the operations of this frps yet. At most one entry per configured frps.
+fn is_first_complaint(state: &PluginState, frps: &str) -> bool {
+    state.stats.complained.lock().unwrap_or_else(PoisonError::into_inner).insert(frps.to_owned())
 }
 
 fn tell(state: &PluginState, told: Told) {

@@ -204,6 +204,22 @@ mod tests {
     }
 
     #[test]
+    fn no_single_wrong_bit_of_a_seal_opens() {
+        let seals = seals("k", None);
+        let sealed = seals.seal("a", "web", &claim());
+        let bytes = URL_SAFE_NO_PAD.decode(sealed.strip_prefix(VERSION).unwrap()).unwrap();
+        for at in 0..bytes.len() * 8 {
+            let mut wrong = bytes.clone();
+            wrong[at / 8] ^= 1 << (at % 8);
+            let text = format!("{VERSION}{}", URL_SAFE_NO_PAD.encode(wrong));
+            assert_eq!(seals.open("a", "web", &text), None, "bit {at}");
+        }
+        for end in 0..sealed.len() {
+            assert_eq!(seals.open("a", "web", &sealed[..end]), None, "cut to {end}");
+        }
+    }
+
+    #[test]
     fn credentials_match_and_nothing_else_does() {
         let auth = seals("k", None).basic_auth("a", "web", "carol", "s3cret");
         assert!(auth.matches(b"carol:s3cret"));

@@ -31,8 +31,8 @@ const DROPPED: [&str; 13] = [
     "multiplexer",
 ];
 
-/// Header fields that frame a message or belong to one connection: a set of these is left to frps.
-const NOT_SETTABLE: [&str; 12] = [
+/// Header fields that frame a message or belong to one connection: a set of these, or of any `proxy-…`, is left to frps.
+const NOT_SETTABLE: [&str; 9] = [
     "connection",
     "transfer-encoding",
     "content-length",
@@ -41,9 +41,6 @@ const NOT_SETTABLE: [&str; 12] = [
     "te",
     "trailer",
     "keep-alive",
-    "proxy-connection",
-    "proxy-authenticate",
-    "proxy-authorization",
     "expect",
 ];
 
@@ -132,7 +129,8 @@ impl Asked {
                 return Err("'.' and '*' are not supported in subdomain".into());
             }
             if !host.is_empty() {
-                domains.push(format!("{}.{host}", self.subdomain));
+                // frps tells its host as it was written; routes and patterns are lower case.
+                domains.push(format!("{}.{}", self.subdomain, host.to_ascii_lowercase()));
             }
         }
         domains.sort();
@@ -243,6 +241,7 @@ fn is_settable(name: &str) -> bool {
     !name.is_empty()
         && name.bytes().all(is_token)
         && !NOT_SETTABLE.iter().any(|other| name.eq_ignore_ascii_case(other))
+        && !name.get(..6).is_some_and(|start| start.eq_ignore_ascii_case("proxy-"))
 }
 
 /// A field value (RFC 9110 §5.5): no control character but the tab.

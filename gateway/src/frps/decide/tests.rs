@@ -156,6 +156,11 @@ fn what_is_not_understood_is_refused_and_what_was_not_asked_for_passes() {
         ("NewProxy", "[]"),
         ("NewProxy", "{}"),
         ("NewProxy", r#"{"op":"NewProxy","content":{"proxy_name":""}}"#),
+        ("Login", r#"{"op":"Login"}"#),
+        ("Login", r#"{"op":"Login","content":null}"#),
+        ("Login", r#"{"op":"Login","content":[]}"#),
+        ("CloseProxy", r#"{"op":"CloseProxy"}"#),
+        ("CloseProxy", r#"{"op":"CloseProxy","content":{"user":{"user":"u"}}}"#),
         ("Login", NEW_PROXY),
         ("Surprise", r#"{"op":"Surprise","content":{}}"#),
     ] {

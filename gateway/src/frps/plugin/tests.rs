@@ -4,7 +4,8 @@ use frp_gateway_config::{
     model::{FrpsPlugin, Plugin},
     secret::Secret,
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
 use super::*;
 use crate::control::testing::config_with;
@@ -153,4 +154,94 @@ async fn a_stranger_is_cut_off_without_a_byte() {
     drop(timeout(SOON, stream.read_to_end(&mut answer)).await.expect("closed"));
     assert_eq!(answer, b"");
     assert_eq!(world.state.stats.denied.load(Relaxed), 1);
+}
+
+#[tokio::test]
+async fn a_call_with_many_domains_is_answered_whole_in_one_packet() {
+    let world = world("127.0.0.0/8").await;
+    let domains: Vec<String> = (0..20).map(|n| format!("host-{n}.app.test")).collect();
+    let body = json!({ "version": "0.1.0", "op": "NewProxy", "content": {
+        "user": { "user": "u", "metas": null, "run_id": "r" }, "proxy_name": "u.web", "proxy_type": "http",
+        "custom_domains": domains, "from_the_future": [1, { "deep": true }]
+    }});
+    let mut stream = TcpStream::connect(world.address).await.unwrap();
+    let answer = exchange(&mut stream, &post("/frps/secret-of-a?op=NewProxy", "", &body.to_string())).await;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.contains(&format!("content-length: {}", body.len())), "all of it in one read: {answer}");
+    let answer: Value = serde_json::from_str(body).unwrap();
+    assert_eq!(answer["content"]["proxy_type"], "tcp");
+    assert_eq!(answer["content"]["from_the_future"], json!([1, { "deep": true }]));
+}
+
+#[tokio::test]
+async fn what_is_not_understood_is_refused_in_words_and_the_connection_serves_on() {
+    let world = world("127.0.0.0/8").await;
+    let mut stream = TcpStream::connect(world.address).await.unwrap();
+    for (op, body) in [("NewProxy", "{"), ("NewProxy", ""), ("Login", "[]"), ("Surprise", "{}")] {
+        let answer = exchange(&mut stream, &post(&format!("/frps/secret-of-a?op={op}"), "", body)).await;
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains(r#""reject":true"#), "{op}: {answer}");
+    }
+    let invalid = RESULTS.iter().position(|result| *result == "invalid").unwrap();
+    let counted: u64 = world.state.stats.calls.iter().map(|op| op[invalid].load(Relaxed)).sum();
+    assert_eq!(counted, 4);
+    let answer = exchange(&mut stream, "GET /frps/secret-of-a?op=Login HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+}
+
+#[tokio::test]
+async fn unasked_operations_are_complained_of_once_per_frps() {
+    let world = world("127.0.0.0/8").await;
+    let complaints: Vec<bool> =
+        ["a", "a", "b", "a", "b"].iter().map(|frps| is_first_complaint(&world.state, frps)).collect();
+    assert_eq!(complaints, [true, false, true, false, false]);
+}
+
+/// A connection in memory, so that a paused clock and the bytes keep step.
+fn in_memory(world: &World) -> DuplexStream {
+    let (near, far) = duplex(64 * 1024);
+    let peer = "127.0.0.1:1".parse().unwrap();
+    tokio::spawn(converse(TokioIo::new(far), peer, Arc::clone(&world.state)));
+    near
+}
+
+async fn text_of(stream: &mut DuplexStream) -> String {
+    let mut buffer = vec![0; 64 * 1024];
+    let n = stream.read(&mut buffer).await.unwrap();
+    String::from_utf8_lossy(&buffer[..n]).into_owned()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_head_is_cut_off_and_a_silent_connection_is_not() {
+    let world = world("127.0.0.0/8").await;
+    let mut stream = in_memory(&world);
+    let request = post("/frps/secret-of-a?op=CloseProxy", "", &close("x"));
+    for silence in [0, 6, 60, 119] {
+        tokio::time::sleep(Duration::from_secs(silence)).await;
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let answer = text_of(&mut stream).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "after {silence} s of silence: {answer:?}");
+    }
+    let begun = tokio::time::Instant::now();
+    stream.write_all(b"POST /frps/secret-of-a?op=CloseProxy HTTP/1.1\r\nX: ").await.unwrap();
+    let drip = async {
+        // A byte each second is no reason to wait longer.
+        while stream.write_all(b"x").await.is_ok() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    };
+    timeout(Duration::from_secs(30), drip).await.expect("cut off");
+    let after = begun.elapsed();
+    assert!((PATIENCE..PATIENCE + Duration::from_secs(2)).contains(&after), "{after:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_body_is_told_so_in_time() {
+    let world = world("127.0.0.0/8").await;
+    let mut stream = in_memory(&world);
+    let begun = tokio::time::Instant::now();
+    let head = b"POST /frps/secret-of-a?op=CloseProxy HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{";
+    stream.write_all(head).await.unwrap();
+    let answer = text_of(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer:?}");
+    assert_eq!(begun.elapsed().as_secs(), PATIENCE.as_secs());
 }

@@ -70,6 +70,7 @@ fn domains_are_checked_as_frps_checks_them() {
     };
     assert_eq!(with(&["a.test"], "Sub", Some("frp.test")).unwrap(), ["a.test", "sub.frp.test"]);
     assert_eq!(with(&["frp.test"], "", Some("frp.test")).unwrap(), ["frp.test"], "the bare name is free");
+    assert_eq!(with(&[], "sub", Some("FRP.Test")).unwrap(), ["sub.frp.test"], "routes are lower case");
     let refused = |custom: &[&str], subdomain: &str, host| match with(custom, subdomain, host) {
         Err(Not::Refused(reason)) => reason,
         other => panic!("{other:?}"),
@@ -101,6 +102,13 @@ fn what_could_not_be_done_exactly_is_left_to_frps() {
     };
     left("headers", json!({ "Transfer-Encoding": "chunked" }));
     left("headers", json!({ "x": "a\r\nb: c" }));
+    left("headers", json!({ "x": "a\0b" }));
+    for name in
+        ["Connection", "Content-Length", "HOST", "Upgrade", "te", "Trailer", "Keep-Alive", "Proxy-Anything"]
+    {
+        left("headers", json!({ name: "x" }));
+        left("response_headers", json!({ name: "x" }));
+    }
     left("response_headers", json!({ "a b": "c" }));
     left("response_headers", json!({ "": "c" }));
     left("host_header_rewrite", json!("a b"));
