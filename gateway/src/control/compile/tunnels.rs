@@ -224,8 +224,12 @@ impl TunnelIdentities {
             return None;
         }
         let settled = settle(claimants, &fleet.config.claims);
+        // Whose a host is only matters where tunnels are served for themselves.
+        let config = fleet.config;
+        let matters = config.tunnels.serve || config.pools.iter().any(|pool| pool.tunnels.is_some());
         let mut losers: Vec<_> = settled
             .iter()
+            .filter(|_| matters)
             .flat_map(|group| &group.losers)
             .map(|tunnel| (Arc::clone(&tunnel.frps), Arc::from(&*tunnel.proxy.name)))
             .collect();
@@ -257,7 +261,7 @@ impl TunnelIdentities {
         if !kept.is_empty() {
             self.pools.insert(Arc::clone(key), kept);
         }
-        Some(Arc::new(tunnels::Host { holders: holders(fleet, &settled), routes, losers }))
+        Some(Arc::new(tunnels::Host { holders: holders(fleet, claimants), routes, losers }))
     }
 
     fn forget_pools(&mut self, key: &str) {
@@ -470,16 +474,16 @@ fn vhost_name(frps: &model::Frps) -> String {
     format!("{} vhost", frps.name)
 }
 
-/// Which frps serve a host by their own vhost: what pools of vhost ports prefer.
-fn holders(fleet: Fleet<'_>, settled: &[crate::control::directory::Group<'_>]) -> Vec<Holder> {
+/// Which frps serve a host by their own vhost: what pools of vhost ports prefer. Whose tunnel it is doesn't matter there: who
+/// wrote such a pool wants those servers, and each frps knows its own.
+fn holders(fleet: Fleet<'_>, claimants: &[Arc<Tunnel>]) -> Vec<Holder> {
     let mut holders: Vec<Holder> = Vec::new();
     for (number, frps) in (0..).zip(&fleet.config.frps) {
-        let mut locations: Vec<Box<str>> = settled
+        let mut locations: Vec<Box<str>> = claimants
             .iter()
-            .filter(|group| {
-                group.tunnels.iter().any(|tunnel| tunnel.way == Way::Vhost && *tunnel.frps == *frps.name)
-            })
-            .map(|group| group.location.into())
+            .filter(|tunnel| tunnel.way == Way::Vhost && *tunnel.frps == *frps.name)
+            .flat_map(|tunnel| tunnel.locations())
+            .map(|location| location.as_str().into())
             .collect();
         locations.sort();
         locations.dedup();

@@ -317,6 +317,24 @@ fn slots_of_hosts_that_are_gone_are_used_again_and_nothing_piles_up() {
 }
 
 #[test]
+fn pools_of_vhost_ports_prefer_every_server_that_has_the_host_whoever_claims_it() {
+    let mut world = World::new(|config| config.tunnels.serve = false);
+    for (frps, user) in [("a", "alice"), ("b", "bob")] {
+        let proxy = Proxy {
+            name: format!("{user}.web"),
+            user: user.into(),
+            domains: vec!["x.test".into()],
+            locations: vec![String::new()],
+            ..Proxy::default()
+        };
+        world.put(frps, &proxy.name.clone(), Some(proxy));
+    }
+    let mut holders = Vec::new();
+    world.snapshot.tunnels.holders("x.test", "/", |frps| holders.push(frps));
+    assert_eq!(holders, [0, 1]);
+}
+
+#[test]
 fn a_guarded_tunnel_makes_its_pool_guarded() {
     let mut world = World::new(|_| {});
     world.direct("a", "web", "1", |claim, _| claim.auth = Some(BasicAuth::of("s", "carol", "pw")));
