@@ -97,7 +97,8 @@ async fn serve(
     let mut hang_up = signal(SignalKind::hangup()).map_err(system("signal handlers"))?;
     let address = agent.listen;
     let listener =
-        TcpListener::bind(address).await.map_err(|source| StartError::Admin { address, source })?;
+        TcpListener::bind(address).await.map_err(|source| StartError::Agent { address, source })?;
+    let address = listener.local_addr().map_err(system("plugin listener"))?;
     let subdomain_host = Arc::new(ArcSwapOption::<String>::empty());
     let (heard, mut told) = mpsc::channel(HEARD_CAP);
     let known_host = Arc::clone(&subdomain_host);

@@ -167,6 +167,7 @@ fn run(serve: impl FnOnce() -> Result<Ending, StartError>, format: log::Format, 
         }
         StartError::Effect(faults) => all(faults),
         StartError::Admin { .. }
+        | StartError::Agent { .. }
         | StartError::System { .. }
         | StartError::Metrics(_)
         | StartError::Control(_) => {}

@@ -39,8 +39,16 @@ pub enum StartError {
     #[error("the configuration cannot take effect")]
     Effect(Vec<Fault>),
     /// The admin address can't be had.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("admin.listen: cannot listen on {address}: {source}")]
     Admin {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// The agent's address can't be had.
+    #[error("agent.listen: cannot listen on {address}: {source}")]
+    Agent {
         /// The address.
         address: SocketAddr,
         /// Why.

@@ -55,6 +55,9 @@ pub enum AdminError {
     /// Not the JSON we know.
     #[error("its answer is not what an frps sends: {0}")]
     Invalid(#[from] serde_json::Error),
+    /// JSON, but without what was asked for.
+    #[error("its answer is not what an frps sends: it holds no data")]
+    Empty,
     /// The caller's deadline passed.
     #[error("no answer within {0:?}")]
     Timeout(std::time::Duration),
@@ -198,7 +201,8 @@ impl AdminClient {
         'pass: loop {
             let (mut live, mut seen, mut total) = (Vec::new(), 0, None);
             for page in 1..=MAX_PAGES {
-                let Some(data) = self.list_v2_page(page, PAGE_SIZE).await? else { break };
+                // Nothing is not "no tunnels".
+                let data = self.list_v2_page(page, PAGE_SIZE).await?.ok_or(AdminError::Empty)?;
                 if *total.get_or_insert(data.total) != data.total && pass < MAX_PASSES {
                     pass += 1;
                     continue 'pass;
@@ -221,7 +225,7 @@ impl AdminClient {
 
     async fn find_v2(&self, name: &str) -> Result<Option<Live>, AdminError> {
         match self.get::<V2Envelope<V2Proxy>>(&format!("/api/v2/proxies/{}", encoded(name))).await {
-            Ok(envelope) => Ok(envelope.data.and_then(V2Proxy::live)),
+            Ok(envelope) => Ok(envelope.data.ok_or(AdminError::Empty)?.live()),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }

@@ -85,7 +85,8 @@ struct V2Status {
 /// `GET /api/proxy/TYPE` (every version).
 #[derive(Debug, Deserialize)]
 pub struct V1List {
-    #[serde(default, deserialize_with = "or_default")]
+    /// Null where there is none; an answer without the key is none of frps's.
+    #[serde(deserialize_with = "or_default")]
     proxies: Vec<OrUnknown<V1Proxy>>,
 }
 

@@ -21,16 +21,16 @@ use tokio::time::{Sleep, sleep};
 ///
 /// It counts rather than toggles: a whole call can pass between two reads, and the deadline of its head must not stay.
 #[derive(Debug, Default)]
-pub struct Turn(AtomicU64);
+pub(super) struct Turn(AtomicU64);
 
 /// It is our turn, until this is dropped.
 #[derive(Debug)]
-pub struct Answering(Arc<Turn>);
+pub(super) struct Answering(Arc<Turn>);
 
 impl Turn {
     /// A head is complete.
     #[must_use]
-    pub fn answering(self: &Arc<Self>) -> Answering {
+    pub(super) fn answering(self: &Arc<Self>) -> Answering {
         self.0.fetch_add(1, Relaxed);
         Answering(Arc::clone(self))
     }
@@ -44,7 +44,7 @@ impl Drop for Answering {
 
 /// A connection whose reads fail with [`io::ErrorKind::TimedOut`] once a head has taken too long.
 #[derive(Debug)]
-pub struct Paced<I> {
+pub(super) struct Paced<I> {
     io: I,
     turn: Arc<Turn>,
     patience: Duration,
@@ -54,7 +54,7 @@ pub struct Paced<I> {
 
 impl<I> Paced<I> {
     /// `patience`: from the first byte of a head to its last.
-    pub fn new(io: I, turn: Arc<Turn>, patience: Duration) -> Self {
+    pub(super) fn new(io: I, turn: Arc<Turn>, patience: Duration) -> Self {
         Self { io, turn, patience, deadline: None }
     }
 }
