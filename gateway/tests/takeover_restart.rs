@@ -1,15 +1,14 @@
 //! Restarts lose nothing, and no request ever reaches an application other than the one that claimed its host. Real frps and frpc;
 //! needs `frp-lab/build`.
 
-#![allow(clippy::panic, reason = "a failed test shows why")]
-
 #[path = "common/takeover.rs"]
 mod takeover;
+#[path = "common/watch.rs"]
+mod watch;
 
 use std::{
-    collections::BTreeMap,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
     time::{Duration, Instant},
@@ -21,82 +20,9 @@ use frp_gateway_loadtest::{
     lab::{Frpc, Proxy, until},
 };
 use takeover::{SOON, World, app};
+use watch::Watch;
 
 const HOSTS: usize = 8;
-
-/// Visitors that ask for host N and expect application N, until they are stopped.
-struct Watch {
-    stop: Arc<AtomicBool>,
-    seen: Arc<Mutex<BTreeMap<String, usize>>>,
-    wrong: Arc<Mutex<Vec<String>>>,
-    visitors: Vec<tokio::task::JoinHandle<()>>,
-}
-
-impl Watch {
-    fn start(web: std::net::SocketAddr) -> Self {
-        let watch =
-            Self { stop: Arc::default(), seen: Arc::default(), wrong: Arc::default(), visitors: Vec::new() };
-        let visitors = (0..6).map(|first| {
-            let (stop, seen, wrong) =
-                (Arc::clone(&watch.stop), Arc::clone(&watch.seen), Arc::clone(&watch.wrong));
-            tokio::spawn(async move {
-                let (mut kept, mut n) = (None, first);
-                while !stop.load(SeqCst) {
-                    n = (n + 1) % HOSTS;
-                    let connection = match kept.take() {
-                        Some(connection) => Ok(connection),
-                        None => Connection::open(web).await,
-                    };
-                    let Ok(mut connection) = connection else {
-                        *seen.lock().expect("sound").entry("refused".into()).or_default() += 1;
-                        tokio::task::yield_now().await;
-                        continue;
-                    };
-                    let host = format!("h{n}.test");
-                    let reply = connection.send(http::request("GET", &host, "/").body(http::empty())).await;
-                    let what = match &reply {
-                        Ok(reply) => match reply.app() {
-                            Some(app) if app == format!("app{n}") => "served".to_owned(),
-                            Some(app) => {
-                                wrong.lock().expect("sound").push(format!("{host} was answered by {app}"));
-                                "wrong".into()
-                            }
-                            None => reply.header("x-frp-gateway").unwrap_or("strange").to_owned(),
-                        },
-                        Err(_) => "cut".into(),
-                    };
-                    *seen.lock().expect("sound").entry(what).or_default() += 1;
-                    kept = reply.is_ok().then_some(connection);
-                }
-            })
-        });
-        let visitors = visitors.collect();
-        Self { visitors, ..watch }
-    }
-
-    fn served(&self) -> usize {
-        self.seen.lock().expect("sound").get("served").copied().unwrap_or_default()
-    }
-
-    async fn more(&self, count: usize) {
-        let wanted = self.served() + count;
-        until("requests to be served", SOON, async || (self.served() >= wanted).then_some(()))
-            .await
-            .unwrap_or_else(|error| panic!("{error}: {:?}", self.seen.lock()));
-    }
-
-    async fn end(self) -> BTreeMap<String, usize> {
-        self.stop.store(true, SeqCst);
-        for visitor in self.visitors {
-            visitor.await.expect("a visitor does not panic");
-        }
-        let wrong = self.wrong.lock().expect("sound").clone();
-        assert_eq!(wrong, Vec::<String>::new(), "a request reached another's application");
-        let seen = self.seen.lock().expect("sound").clone();
-        assert!(!seen.contains_key("strange"), "{seen:?}");
-        seen
-    }
-}
 
 /// Eight hosts, each with an application and an frpc of its own, in ten ports of one frps.
 async fn crowded() -> (World, Vec<DemoApp>, Vec<Frpc>) {
@@ -117,7 +43,7 @@ fn tunnel(n: usize, app: &DemoApp) -> Proxy {
 #[tokio::test]
 async fn no_request_reaches_another_application_when_ports_change_hands() {
     let (mut world, apps, mut clients) = crowded().await;
-    let watch = Watch::start(world.web);
+    let watch = Watch::start(world.web, HOSTS);
     watch.more(500).await;
     // frps is killed: every tunnel registers anew, on whatever port.
     for _ in 0..2 {
@@ -149,7 +75,7 @@ async fn no_request_reaches_another_application_when_ports_change_hands() {
 #[tokio::test]
 async fn a_killed_gateway_knows_everything_before_it_is_ready() {
     let (mut world, _apps, _clients) = crowded().await;
-    let watch = Watch::start(world.web);
+    let watch = Watch::start(world.web, HOSTS);
     watch.more(300).await;
     world.gateway.as_mut().expect("it runs").kill9();
     let begun = Instant::now();

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use frp_gateway_config::model::Config;
+use lb_algos::Tick;
 
 use super::state::{Fault, ServerKey};
 use crate::frps::{Listing, Proxy, ProxyKind};
@@ -26,8 +27,10 @@ pub enum Event {
         frps: String,
         /// Which server was asked: the name may mean another one by now.
         server: ServerKey,
-        /// All of its live http proxies.
+        /// All of its live proxies.
         listing: Listing,
+        /// When the listing began.
+        begun: Tick,
     },
     /// Single proxies of an frps were looked at.
     TunnelsSeen {

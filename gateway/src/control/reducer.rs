@@ -29,7 +29,9 @@ pub fn reduce(state: &State, event: Event, now: Now) -> Step {
     match event {
         Event::ConfigLoaded { config } => config_loaded(state, config, now),
         Event::ConfigRefused { faults } => config_refused(state, faults, now),
-        Event::FrpsListed { frps, server, listing } => tunnels::listed(state, &frps, &server, listing, now),
+        Event::FrpsListed { frps, server, listing, begun: _ } => {
+            tunnels::listed(state, &frps, &server, listing, now)
+        }
         Event::FrpsUnreachable { frps, server, reason } => frps_unreachable(state, &frps, &server, reason),
         Event::TunnelsSeen { frps, server, online, gone, lapsed } => {
             tunnels::seen(state, &frps, &server, Seen { online, gone, lapsed }, now)

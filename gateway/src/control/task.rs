@@ -14,7 +14,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use frp_gateway_config::model::Config;
-use lb_algos::Rng;
+use lb_algos::{Rng, Tick};
 use tokio::{
     sync::{mpsc, oneshot},
     task::AbortHandle,
@@ -156,6 +156,8 @@ pub struct Control {
     pollers: HashMap<String, Running>,
     probes: HashMap<ProbeKey, Running>,
     watches: HashMap<String, Running>,
+    /// Listings that are not in force yet, with the time they began.
+    listed: Vec<(String, Tick)>,
     /// Bound, and not accepted on yet.
     unopened: Vec<(String, Vec<TcpListener>)>,
     opened: bool,
@@ -209,6 +211,7 @@ impl Control {
             pollers: HashMap::new(),
             probes: HashMap::new(),
             watches: HashMap::new(),
+            listed: Vec::new(),
             unopened: Vec::new(),
             opened: false,
             plugin: None,
@@ -307,6 +310,9 @@ impl Control {
     async fn apply(&mut self, event: Event) -> Result<(), Vec<Fault>> {
         let begun = Instant::now();
         let now = Now { tick: clock::now(), wall: SystemTime::now() };
+        if let Event::FrpsListed { frps, begun, .. } = &event {
+            self.listed.push((frps.clone(), *begun));
+        }
         let Step { mut state, effects } = reduce(&self.state, event, now);
         let mut prepared = self.prepare(&mut state, &effects, now).await?;
         self.state = state;
@@ -353,7 +359,7 @@ impl Control {
                     watch.set_poller(Some(asks));
                     let rng = self.rng();
                     let (control, name) = (self.handle.clone(), frps.clone());
-                    let poll = Poller { frps: name, server, admin, control, asked, watch, rng }.run();
+                    let poll = Poller { frps: name, server, admin, control, asked, rng }.run();
                     self.pollers.insert(frps, Running(tokio::spawn(poll).abort_handle()));
                 }
                 Effect::StopProbe(key) => drop(self.probes.remove(&key)),
@@ -376,8 +382,12 @@ impl Control {
     }
 
     /// Lets others read the state, once what it says is served: who reads "ready" there may connect at once.
-    fn show(&self) {
+    fn show(&mut self) {
         if self.touched.is_empty() {
+            // Only now: whoever asks whether a port is still the tunnel's may go by it.
+            for (frps, begun) in std::mem::take(&mut self.listed) {
+                self.tunnels.watch(&frps).listed(begun);
+            }
             self.handle.board.store(Arc::new(self.state.clone()));
         }
     }
@@ -601,6 +611,8 @@ impl Control {
     fn recompile(&mut self) {
         let Some(config) = self.state.config.clone() else { return };
         let fleet = Fleet { config: &config, directory: &self.state.directory, now: clock::now() };
+        // What is over is over at once, also for requests that hold the snapshot before.
+        self.tunnels.tidy(fleet);
         match compile(fleet, self.state.generation, &mut self.tunnels, &self.identities) {
             Ok(compiled) => self.publish(compiled),
             Err(error) => tracing::error!(%error, "the configuration in force does not compile again"),

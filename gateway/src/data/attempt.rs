@@ -200,7 +200,8 @@ pub(super) async fn connect(attempt: &Attempt<'_>) -> Result<Link, NoLink> {
 async fn is_ours_still(endpoint: &Endpoint) -> bool {
     match &endpoint.guard {
         None => true,
-        Some(guard) => guard.watch.is_still(&guard.registration).await,
+        // The second look is at what became known while the first one was put.
+        Some(guard) => guard.watch.is_still(&guard.registration).await && !endpoint.is_gone(),
     }
 }
 

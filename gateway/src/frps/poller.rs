@@ -5,7 +5,6 @@ mod looks;
 
 use std::{
     collections::HashMap,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -22,7 +21,6 @@ use super::{
     Listing, Proxy,
     admin::{AdminClient, AdminError},
     ask::{Ask, Verdict},
-    watch::FrpsWatch,
 };
 use crate::{
     clock,
@@ -59,8 +57,6 @@ pub struct Poller {
     pub control: Handle,
     /// Questions.
     pub asked: mpsc::UnboundedReceiver<Ask>,
-    /// Is told of each complete listing.
-    pub watch: Arc<FrpsWatch>,
     /// Chance.
     pub rng: Rng,
 }
@@ -139,6 +135,7 @@ impl Poller {
                         listing = false;
                         let took = begun.1.elapsed();
                         earliest_listing = Instant::now() + 4 * took;
+                        paused_until = None;
                         if result.is_err() {
                             looks.all_unknown();
                             paused_until = Some(Instant::now() + PAUSE);
@@ -206,8 +203,7 @@ impl Poller {
                     outbox.lapsed.push(lapsed);
                     outbox.since.get_or_insert_with(Instant::now);
                 }
-                self.watch.listed(begun);
-                Event::FrpsListed { frps: self.frps.clone(), server: self.server.clone(), listing }
+                Event::FrpsListed { frps: self.frps.clone(), server: self.server.clone(), listing, begun }
             }
             Err(error) => Event::FrpsUnreachable {
                 frps: self.frps.clone(),

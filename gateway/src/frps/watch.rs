@@ -3,7 +3,10 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{
+            AtomicU64,
+            Ordering::{Acquire, Relaxed, Release},
+        },
     },
     time::Duration,
 };
@@ -38,9 +41,9 @@ impl FrpsWatch {
         self.doubted.fetch_max(now.as_nanos().max(1), Relaxed);
     }
 
-    /// A complete listing, begun at `begun`, is known.
+    /// What a complete listing, begun at `begun`, says is in force: endpoints that it doesn't have are retired.
     pub fn listed(&self, begun: Tick) {
-        self.listed.fetch_max(begun.as_nanos(), Relaxed);
+        self.listed.fetch_max(begun.as_nanos(), Release);
     }
 
     /// Asks the poller; lost when there is none.
@@ -62,7 +65,7 @@ impl FrpsWatch {
             Ok(Ok(Verdict::Same)) => true,
             Ok(Ok(Verdict::Changed)) => false,
             Ok(Ok(Verdict::Unknown) | Err(_)) | Err(_) => {
-                self.doubted.load(Relaxed) <= self.listed.load(Relaxed)
+                self.doubted.load(Relaxed) <= self.listed.load(Acquire)
             }
         }
     }

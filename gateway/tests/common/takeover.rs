@@ -30,6 +30,8 @@ pub struct World {
     names: Vec<&'static str>,
     /// The rest of the YAML.
     pub rest: String,
+    /// What is written instead of what, in all of the YAML.
+    pub instead: Vec<(String, String)>,
     _held: FreePorts,
 }
 
@@ -58,6 +60,17 @@ impl World {
         rest: &str,
         change: impl Fn(FrpsOptions) -> FrpsOptions,
     ) -> Self {
+        let mut world = Self::fleet(names, rest, change).await;
+        world.start_gateway().await;
+        world
+    }
+
+    /// The frps alone, the gateway to be started by the test.
+    pub async fn fleet(
+        names: &[&'static str],
+        rest: &str,
+        change: impl Fn(FrpsOptions) -> FrpsOptions,
+    ) -> Self {
         let mut held = FreePorts::new();
         let local = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
         let (web, plugin) = (local(held.take().expect("a port")), local(held.take().expect("a port")));
@@ -66,17 +79,16 @@ impl World {
             let options = change(options(name, Version::V071, plugin));
             frps.push(Frps::start(options).await.expect("frps starts"));
         }
-        let mut world = Self {
+        Self {
             frps,
             gateway: None,
             web,
             plugin,
             names: names.to_vec(),
             rest: rest.to_owned(),
+            instead: Vec::new(),
             _held: held,
-        };
-        world.start_gateway().await;
-        world
+        }
     }
 
     pub fn yaml(&self) -> String {
@@ -90,14 +102,15 @@ impl World {
                 format!("{entry}, plugin: {{ secret: {} }} }}", secret(name))
             })
             .collect();
-        format!(
+        let text = format!(
             "runtime: {{ workers: 2 }}\nplugin: {{ listen: \"{}\", key: \"{KEY}\", agent_token: agent-token-of-tests }}\n\
              listeners:\n  - {{ name: web, bind: \"{}\" }}\nfrps:\n  - {}\n{}\n",
             self.plugin,
             self.web,
             entries.join("\n  - "),
             self.rest
-        )
+        );
+        self.instead.iter().fold(text, |text, (old, new)| text.replace(old, new))
     }
 
     /// A gateway that is ready.

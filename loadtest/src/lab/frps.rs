@@ -130,6 +130,20 @@ impl Frps {
         self.ready().await
     }
 
+    /// As [`Self::restart`], with changed options: an operator edits frps.toml. The ports stay, and their number.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn restart_with(
+        &mut self,
+        change: impl FnOnce(FrpsOptions) -> FrpsOptions,
+    ) -> Result<(), LabError> {
+        let tunnel_ports = self.options.tunnel_ports;
+        self.options = change(self.options.clone());
+        self.options.tunnel_ports = tunnel_ports;
+        self.restart().await
+    }
+
     /// `bindPort`, where frpc log in.
     #[must_use]
     pub fn control(&self) -> SocketAddr {

@@ -25,6 +25,7 @@
 //! What it needs: `frp-lab/build` has run. `FRP_LAB_BIN` names another folder with `0.71/frps` and so on.
 //! `FRP_LAB_KEEP=1` keeps the temporary folders with configurations and logs, and prints their paths.
 
+mod agent;
 mod binaries;
 mod error;
 mod folder;
@@ -34,8 +35,10 @@ mod gateway;
 mod peer;
 mod ports;
 mod process;
+mod relay;
 mod wait;
 
+pub use agent::Agent;
 pub use binaries::Version;
 pub use error::LabError;
 pub use frpc::{Frpc, FrpcOptions, Proxy, ProxyStatus};
@@ -44,4 +47,5 @@ pub use gateway::{Gateway, GatewayOptions};
 pub use peer::Peer;
 pub use ports::FreePorts;
 pub use process::Process;
+pub use relay::{Relay, Weather};
 pub use wait::until;

@@ -206,6 +206,7 @@ impl TunnelIdentities {
         let gone: Vec<_> =
             self.pools.keys().filter(|key| fleet.directory.claimants(key).is_empty()).cloned().collect();
         for key in gone {
+            self.retire_gone(&key, &[]);
             self.forget_pools(&key);
         }
         for key in fleet.directory.keys() {
@@ -219,6 +220,7 @@ impl TunnelIdentities {
     /// What one host is now; `None` = nobody claims it.
     pub fn host(&mut self, fleet: Fleet<'_>, key: &Arc<str>) -> Option<Arc<tunnels::Host>> {
         let claimants = fleet.directory.claimants(key);
+        self.retire_gone(key, claimants);
         if claimants.is_empty() {
             self.forget_pools(key);
             return None;
@@ -262,6 +264,23 @@ impl TunnelIdentities {
             self.pools.insert(Arc::clone(key), kept);
         }
         Some(Arc::new(tunnels::Host { holders: holders(fleet, claimants), routes, losers }))
+    }
+
+    /// Registrations that are over are over at once: a request that still holds the snapshot before must not connect there.
+    fn retire_gone(&self, key: &str, claimants: &[Arc<Tunnel>]) {
+        let members = self.pools.get(key).into_iter().flatten().flat_map(|known| &known.pool.members);
+        for endpoint in members.map(|member| &member.endpoint) {
+            let Some(registration) = &endpoint.id.tunnel else { continue };
+            let stays = claimants.iter().any(|tunnel| match &tunnel.way {
+                Way::Direct { registration: now, .. } => {
+                    now == registration && tunnel.frps == endpoint.id.frps
+                }
+                Way::Vhost | Way::None => false,
+            });
+            if !stays {
+                endpoint.retire();
+            }
+        }
     }
 
     fn forget_pools(&mut self, key: &str) {

@@ -54,7 +54,7 @@ impl Replay {
         };
         let listing = Listing { proxies: domains.iter().map(proxy).collect(), subdomain_host: None };
         let server = self.state.frps["a"].server.clone();
-        self.event(Event::FrpsListed { frps: "a".into(), server, listing })
+        self.event(Event::FrpsListed { frps: "a".into(), server, listing, begun: Tick::ZERO })
     }
 
     fn silent(&mut self) -> Vec<Effect> {
@@ -272,7 +272,12 @@ fn a_listing_survives_a_reload_but_not_a_change_of_server() {
     assert_eq!(replay.state.frps["a"].tunnels(), 0, "another host, another server");
     let late =
         Listing { proxies: vec![Proxy { name: "p".into(), ..Proxy::default() }], subdomain_host: None };
-    replay.event(Event::FrpsListed { frps: "a".into(), server: old_server, listing: late });
+    replay.event(Event::FrpsListed {
+        frps: "a".into(),
+        server: old_server,
+        listing: late,
+        begun: Tick::ZERO,
+    });
     assert_eq!(replay.state.frps["a"].tunnels(), 0, "the old server's last word is not the new one's");
 }
 
