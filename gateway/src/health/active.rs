@@ -171,7 +171,7 @@ async fn attempt(
         TcpStream::connect(addresses).await.map_err(|error| ProbeFailure::Connect(error.to_string()))?;
     // A probe must not reach somebody else's application either.
     if let Some(guard) = &endpoint.guard
-        && !(guard.watch.is_still(&guard.registration).await && !endpoint.is_gone())
+        && (!guard.watch.is_still(&guard.registration).await || endpoint.is_gone())
     {
         return Err(ProbeFailure::Connect("the port isn't this tunnel's any more".into()));
     }
