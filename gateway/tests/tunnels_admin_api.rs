@@ -1,7 +1,13 @@
 //! The admin API of an frps refuses, lies, mumbles, or says nothing: what is known serves on, what isn't is never guessed. Real frps and
 //! frpc; needs `frp-lab/build`.
 
-#![allow(clippy::panic, reason = "a failed test shows why")]
+#![allow(
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::float_cmp,
+    clippy::needless_range_loop,
+    reason = "a failed test shows why, and a good one what it measured"
+)]
 
 #[path = "common/takeover.rs"]
 mod takeover;
