@@ -1,7 +1,11 @@
 //! A port that was somebody's a moment ago is never taken for his: no request reaches an application other than the one that claimed
 //! its host. Real frps and frpc; needs `frp-lab/build`.
 
-#![allow(clippy::panic, reason = "a failed test shows why")]
+#![allow(
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a failed test shows why, and a good one what it measured"
+)]
 
 #[path = "common/takeover.rs"]
 mod takeover;
