@@ -74,12 +74,12 @@ impl Gateways {
     /// Tells those that the configuration names.
     pub(super) fn start(agent: &model::Agent) -> Self {
         let mut gateways = Self { all: Vec::new(), closing: watch::Sender::new(false) };
-        gateways.follow(agent);
+        gateways.change(agent);
         gateways
     }
 
     /// Takes over a changed configuration: what waits for a gateway that stays keeps waiting.
-    pub(super) fn follow(&mut self, agent: &model::Agent) {
+    pub(super) fn change(&mut self, agent: &model::Agent) {
         let mut before = std::mem::take(&mut self.all);
         for url in &agent.gateways {
             let url = url.trim_end_matches('/').to_owned();
@@ -258,7 +258,8 @@ impl Teller {
                 continue;
             };
             let answer = timeout(PATIENCE, self.post(batch.body)).await;
-            match answer.unwrap_or_else(|_late| Err(Untold::NotNow(format!("no answer within {PATIENCE:?}")))) {
+            match answer.unwrap_or_else(|_late| Err(Untold::NotNow(format!("no answer within {PATIENCE:?}"))))
+            {
                 Ok(()) => {
                     self.queue.forget(batch.end);
                     pause = PAUSES.0;
@@ -308,9 +309,10 @@ impl Teller {
         let response = self.http.request(request).await.map_err(|error| not_now(&error))?;
         match response.status() {
             StatusCode::NO_CONTENT => Ok(()),
-            StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE => {
-                Err(Untold::Never(format!("it cannot read the report (status {})", response.status().as_u16())))
-            }
+            StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE => Err(Untold::Never(format!(
+                "it cannot read the report (status {})",
+                response.status().as_u16()
+            ))),
             StatusCode::NOT_FOUND => Err(Untold::NotNow(
                 "it doesn't know this agent: is agent.token its plugin.agent_token?".to_owned(),
             )),

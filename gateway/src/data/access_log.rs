@@ -1,16 +1,8 @@
 //! One JSON line per request, written by a thread of its own so that a slow disk slows no request.
 
 use std::{
-    fs::{File, OpenOptions},
-    io::{self, BufWriter, Write},
-    path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
-    },
-    thread,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    io,
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use frp_gateway_config::model::AccessLog;
@@ -23,49 +15,18 @@ use super::{
 use crate::{
     http1::Known,
     snapshot::{Listener, Route, Split},
+    telemetry::lines::Lines,
 };
-
-/// Lines that may wait for the disk; more are dropped and counted.
-const QUEUE: usize = 16 * 1024;
-/// How long a line may stay in the write buffer.
-const FLUSH: Duration = Duration::from_millis(200);
 
 /// Where access-log lines go; shared by all workers.
 #[derive(Debug, Clone)]
-pub struct AccessLogHandle(Arc<Shared>);
-
-#[derive(Debug)]
-struct Shared {
-    on: AtomicBool,
-    dropped: Arc<AtomicU64>,
-    writer: SyncSender<Message>,
-}
-
-enum Message {
-    Line(Vec<u8>),
-    Switch(Target),
-    Reopen,
-}
-
-enum Target {
-    Off,
-    Stdout,
-    File(PathBuf, File),
-}
+pub struct AccessLogHandle(Lines);
 
 impl AccessLogHandle {
     /// No log, until switched.
     #[must_use]
     pub fn off() -> Self {
-        let (writer, messages) = sync_channel(QUEUE);
-        let dropped = Arc::new(AtomicU64::new(0));
-        let counted = Arc::clone(&dropped);
-        let spawned =
-            thread::Builder::new().name("access-log".into()).spawn(move || write_lines(&messages, &counted));
-        if let Err(error) = spawned {
-            tracing::error!(%error, "no access log: its thread cannot start");
-        }
-        Self(Arc::new(Shared { on: AtomicBool::new(false), dropped, writer }))
+        Self(Lines::off("access log"))
     }
 
     /// A log to `target`.
@@ -83,103 +44,27 @@ impl AccessLogHandle {
     /// # Errors
     /// The file can't be opened for appending; the old destination stays.
     pub fn switch(&self, target: &AccessLog) -> io::Result<()> {
-        let (target, on) = match target {
-            AccessLog::Off => (Target::Off, false),
-            AccessLog::Stdout => (Target::Stdout, true),
-            AccessLog::File(path) => (Target::File(path.clone(), open(path)?), true),
-        };
-        self.0.on.store(on, Relaxed);
-        self.0
-            .writer
-            .send(Message::Switch(target))
-            .map_err(|_gone| io::Error::other("the log thread has ended"))
+        self.0.switch(target)
     }
 
     /// Opens the file anew, after a rotation moved it away.
     pub fn reopen(&self) {
-        drop(self.0.writer.try_send(Message::Reopen));
+        self.0.reopen();
     }
 
     /// Lines lost because the destination was too slow or failed.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.0.dropped.load(Relaxed)
+        self.0.dropped()
     }
 
-    pub(crate) fn is_on(&self) -> bool {
-        self.0.on.load(Relaxed)
+    fn is_on(&self) -> bool {
+        self.0.is_on()
     }
 
-    pub(crate) fn line(&self, line: Vec<u8>) {
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
-            self.0.writer.try_send(Message::Line(line))
-        {
-            self.0.dropped.fetch_add(1, Relaxed);
-        }
+    fn line(&self, line: Vec<u8>) {
+        self.0.line(line);
     }
-}
-
-fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).open(path)
-}
-
-/// An open destination; the path, when it is a file that can be opened anew.
-struct Destination {
-    writer: BufWriter<Box<dyn Write>>,
-    path: Option<PathBuf>,
-}
-
-impl Destination {
-    fn new(to: impl Write + 'static, path: Option<PathBuf>) -> Self {
-        Self { writer: BufWriter::new(Box::new(to)), path }
-    }
-}
-
-fn write_lines(messages: &Receiver<Message>, dropped: &AtomicU64) {
-    let mut target: Option<Destination> = None;
-    let mut complained: Option<Instant> = None;
-    loop {
-        let result = match messages.recv_timeout(FLUSH) {
-            Ok(Message::Line(line)) => match &mut target {
-                Some(open) => open.writer.write_all(&line).inspect_err(|_| {
-                    dropped.fetch_add(1, Relaxed);
-                }),
-                None => Ok(()),
-            },
-            Ok(Message::Switch(new)) => {
-                let flushed = flush(target.as_mut());
-                target = match new {
-                    Target::Off => None,
-                    Target::Stdout => Some(Destination::new(io::stdout(), None)),
-                    Target::File(path, file) => Some(Destination::new(file, Some(path))),
-                };
-                flushed
-            }
-            Ok(Message::Reopen) => {
-                let flushed = flush(target.as_mut());
-                match target.as_mut().and_then(|open| open.path.clone()) {
-                    Some(path) => open(&path).map(|file| target = Some(Destination::new(file, Some(path)))),
-                    None => Ok(()),
-                }
-                .and(flushed)
-            }
-            Err(RecvTimeoutError::Timeout) => flush(target.as_mut()),
-            Err(RecvTimeoutError::Disconnected) => {
-                drop(flush(target.as_mut()));
-                return;
-            }
-        };
-        if let Err(error) = result
-            && complained.is_none_or(|at| at.elapsed() > Duration::from_secs(10))
-        {
-            tracing::error!(%error, "access log cannot be written; requests are served without it");
-            complained = Some(Instant::now());
-        }
-    }
-}
-
-fn flush(target: Option<&mut Destination>) -> io::Result<()> {
-    target.map_or(Ok(()), |open| open.writer.flush())
 }
 
 /// One line.
@@ -283,6 +168,8 @@ pub(crate) fn rfc3339(at: SystemTime) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -291,12 +178,5 @@ mod tests {
         assert_eq!(at(0, 0), "1970-01-01T00:00:00.000Z");
         assert_eq!(at(951_782_400, 5), "2000-02-29T00:00:00.005Z");
         assert_eq!(at(1_795_399_924, 999), "2026-11-23T02:12:04.999Z");
-    }
-
-    #[test]
-    fn a_file_that_cannot_be_opened_is_an_error_and_changes_nothing() {
-        let log = AccessLogHandle::off();
-        assert!(log.switch(&AccessLog::File("/nonexistent/folder/access.log".into())).is_err());
-        assert!(!log.is_on());
     }
 }

@@ -8,13 +8,14 @@ use serde::Serialize;
 
 use crate::{
     control::effect::Notice,
-    data::access_log::{AccessLogHandle, rfc3339},
+    data::access_log::rfc3339,
     frps::{heard::Heard, plugin::Told},
+    telemetry::lines::Lines,
 };
 
 /// Where audit lines go. Never blocks: a destination that is too slow loses lines, which are counted.
 #[derive(Debug, Clone)]
-pub struct AuditHandle(AccessLogHandle);
+pub struct AuditHandle(Lines);
 
 /// One line.
 #[derive(Debug, Default, Serialize)]
@@ -47,7 +48,7 @@ impl AuditHandle {
     /// No log, until switched.
     #[must_use]
     pub fn off() -> Self {
-        Self(AccessLogHandle::off())
+        Self(Lines::off("audit log"))
     }
 
     /// Changes the destination of the lines to come.
