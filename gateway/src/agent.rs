@@ -5,7 +5,7 @@
 //! the tunnel with its next listing. Hence no queue on disk.
 //!
 //! One thread answers, and everything that could keep it waiting is elsewhere: the file is read by helper threads ([`file`]), the
-//! gateways ([`forward`]) and the admin API of frps ([`host`]) have tasks of their own.
+//! gateways (`forward`) and the admin API of frps (`host`) have tasks of their own.
 
 mod file;
 mod forward;
