@@ -28,13 +28,12 @@ def main():
     record = bench.run()
     section = report.markdown(record)
     print(section)
-    if args.write and record["invalid"]:
-        raise SystemExit(f"directory: invalid, so nothing is written: {record['invalid']}")
-    path = os.path.join(BENCHES, "results", "directory.json") if args.write else os.path.join(bench.target, "directory.json")
+    write = args.write and not record["invalid"]
+    path = os.path.join(BENCHES, "results", "directory.json") if write else os.path.join(bench.target, "directory.json")
     with open(path, "w") as file:
         json.dump(record, file, indent=1, ensure_ascii=False)
         file.write("\n")
-    if args.write:
+    if write:
         replace(os.path.join(BENCHES, "RESULTS.md"), report.NAME, section)
     if record["invalid"]:
         raise SystemExit(f"directory: invalid: {record['invalid']}")

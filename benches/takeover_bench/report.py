@@ -115,6 +115,9 @@ def _bursts(kinds):
     lines = ["New tunnel connections per 1,000 requests; bursts of 50 requests at once, 50 ms apart (in brackets p99 in ms):", "",
              "| | " + " | ".join(titles[kind] for kind in kinds) + " |", "|---" * (len(kinds) + 1) + "|"]
     for name in names:
-        cells = [f"{_spread(rounds[name], 'connects', 0)} ({middle([one['p99'] for one in rounds[name]]):.1f})" for rounds in kinds.values()]
+        cells = []
+        for rounds in kinds.values():
+            failed = sum(one["failed"] for one in rounds[name])
+            cells.append(f"{_spread(rounds[name], 'connects', 0)} ({middle([one['p99'] for one in rounds[name]]):.1f})" + (f", {failed} failed" if failed else ""))
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return [*lines, ""]
