@@ -175,9 +175,10 @@ impl<'t> Source<'t> {
                 trimmed(from, if span.end.line == line { span.end.column - 1 } else { source.len() })
             })
             .collect();
-        // `token: # SECRET`: where a secret was commented out, its comment is none to show.
+        // `token: # SECRET`, `plugin: #{ secret: SECRET }`: where a secret was commented out, its comment is none to show.
         if let Some(comment) = comment(&source)
-            && holds_secret_word(&source[..comment].iter().collect::<String>())
+            && (holds_secret_word(&source.iter().collect::<String>())
+                || holds_random_word(&source[comment..].iter().collect::<String>()))
         {
             masks.retain(|(first, _)| *first < comment);
             masks.push((comment, source.len()));

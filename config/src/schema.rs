@@ -17,6 +17,9 @@ pub fn json_schema() -> Value {
     if let Value::Object(fields) = &mut schema {
         fields.insert("$schema".to_owned(), json!("https://json-schema.org/draft/2020-12/schema"));
         fields.insert("title".to_owned(), json!("frp-gateway configuration"));
+        // A file for the agent alone has no listeners.
+        fields.insert("required".to_owned(), json!(["frps"]));
+        fields.insert("anyOf".to_owned(), json!([{ "required": ["listeners"] }, { "required": ["agent"] }]));
     }
     schema
 }

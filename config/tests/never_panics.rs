@@ -66,23 +66,69 @@ proptest! {
             "frps: [ {{ name: a, host: a, vhost_http_port: 80 }} ]\nlisteners: [ {{ name: w, bind: '0.0.0.0:80' }} ]\n\
              pools:\n  - name: p\n    affinity:\n      cookie: {cookie}\n"
         );
-        let mut edited: Vec<char> = text.chars().collect();
-        let in_key = |i: usize| KEYS.iter().any(|key| {
-            text.find(key).is_some_and(|start| (start..start + key.len()).contains(&i))
-        });
-        let outside: Vec<usize> = (0..edited.len()).filter(|i| !in_key(*i)).collect();
-        let at = outside[at.index(outside.len())];
-        match kind {
-            0 => { edited.remove(at); }
-            1 => edited.insert(at, c.chars().next().unwrap_or(' ')),
-            _ => edited[at] = c.chars().next().unwrap_or(' '),
-        }
-        let edited: String = edited.into_iter().collect();
+        let edited = slip(&text, &KEYS, at, kind, &c);
         let shown = common::text(&load(&edited, "any.yaml", &Table));
         for key in KEYS {
             prop_assert!(!shown.contains(&key[..20]), "a key is shown:\n{shown}\nof:\n{edited}");
         }
     }
+
+    #[test]
+    fn secrets_of_plugins_are_never_shown(
+        flow in any::<bool>(),
+        fault in any::<bool>(),
+        at in any::<prop::sample::Index>(),
+        kind in 0_usize..3,
+        c in "[ \n\t:,{}\\[\\]a-z_'\"#&*-]",
+    ) {
+        const KEYS: [&str; 4] = [
+            "literal-key-0123456789abcdefghijklm",
+            "literal-old-0123456789abcdefghijklm",
+            "literal-agent-0123456789abcdefghijk",
+            "literal-frps-0123456789abcdefghijkl",
+        ];
+        let [key, old, agent, frps] = KEYS;
+        let listen = if fault { "9901" } else { "127.0.0.1:9901" };
+        let (plugin, secret) = if flow {
+            (
+                format!("{{ listen: '{listen}', key: {key}, old_key: {old}, agent_token: {agent} }}"),
+                format!("{{ secret: {frps} }}"),
+            )
+        } else {
+            (
+                format!("\n  listen: '{listen}'\n  key: {key}\n  old_key: {old}\n  agent_token: {agent}"),
+                format!("\n      secret: {frps}"),
+            )
+        };
+        let text = format!(
+            "plugin: {plugin}\nfrps:\n  - name: a\n    host: a\n    admin: {{ url: 'http://a:7500', password: '${{PW}}' }}\n    \
+             plugin: {secret}\nlisteners: [ {{ name: w, bind: '0.0.0.0:80' }} ]\n"
+        );
+        let edited = slip(&text, &KEYS, at, kind, &c);
+        let shown = common::text(&load(&edited, "any.yaml", &Table));
+        for key in KEYS {
+            prop_assert!(!shown.contains(&key[..20]), "a secret is shown:\n{shown}\nof:\n{edited}");
+        }
+    }
+}
+
+/// One slip of the finger anywhere but in what must not be shown.
+fn slip(text: &str, keys: &[&str], at: prop::sample::Index, kind: usize, c: &str) -> String {
+    let mut edited: Vec<char> = text.chars().collect();
+    let in_key = |i: usize| {
+        keys.iter().any(|key| text.find(key).is_some_and(|start| (start..start + key.len()).contains(&i)))
+    };
+    let outside: Vec<usize> = (0..edited.len()).filter(|i| !in_key(*i)).collect();
+    let at = outside[at.index(outside.len())];
+    let c = c.chars().next().unwrap_or(' ');
+    match kind {
+        0 => {
+            edited.remove(at);
+        }
+        1 => edited.insert(at, c),
+        _ => edited[at] = c,
+    }
+    edited.into_iter().collect()
 }
 
 fn check(text: &str) {
@@ -105,6 +151,7 @@ fn seeds() -> Vec<String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
     [
         "accept/everything",
+        "accept/tunnels_everything",
         "accept/anchors_and_merge",
         "reject/many_faults_in_one_file",
         "reject/alias_bomb",

@@ -26,7 +26,10 @@ fn schema_allows_no_unknown_key_at_any_level() {
 #[test]
 fn schema_requires_what_the_reader_requires() {
     let schema = json_schema();
-    assert_eq!(schema["required"], serde_json::json!(["frps", "listeners"]));
+    assert_eq!(schema["required"], serde_json::json!(["frps"]));
+    // Only a file for the agent alone has no listeners.
+    let either = serde_json::json!([{ "required": ["listeners"] }, { "required": ["agent"] }]);
+    assert_eq!(schema["anyOf"], either);
     let frps = &schema["properties"]["frps"]["items"];
     assert_eq!(frps["required"], serde_json::json!(["name", "host"]));
     assert_eq!(frps["properties"]["weight"]["default"], 1);

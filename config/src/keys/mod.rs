@@ -2,6 +2,7 @@
 //! page, so none of them can disagree with another.
 
 mod affinity;
+mod elsewhere;
 mod frps;
 mod health;
 mod listeners;
@@ -12,6 +13,7 @@ mod routes;
 mod tunnels;
 
 pub(crate) use affinity::{AFFINITY, AFFINITY_COOKIE, SOURCE_IP};
+pub(crate) use elsewhere::elsewhere;
 pub(crate) use frps::{FRPS, FRPS_ADMIN};
 pub(crate) use health::{HEALTH, HTTP_CHECK, OUTLIER, SUCCESS_RATIO, TCP_CHECK};
 pub(crate) use listeners::{LIMITS, LISTENER, TIMEOUTS};

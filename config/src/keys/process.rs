@@ -10,7 +10,8 @@ const LATER: &str = "remove it; CHANGELOG.md will tell when it comes";
 pub(crate) static ROOT: Section = Section {
     title: "",
     about: "The whole file. `frps` and `listeners` are enough: without `pools` there is one pool, `default`, of every \
-            frps with a `vhost_http_port`; without `routes` the only pool gets every request.",
+            frps with a `vhost_http_port`; without `routes` the only pool gets every request. Where tunnels are routes \
+            by themselves (`tunnels.serve`), a fleet without any `vhost_http_port` needs neither.",
     keys: &[
         optional(
             "zone",
@@ -24,7 +25,7 @@ pub(crate) static ROOT: Section = Section {
         required(
             "listeners",
             Kind::List(&Kind::Section(&LISTENER)),
-            "The addresses that visitors connect to.",
+            "The addresses that visitors connect to; a file for `agent` alone needs none.",
         ),
         optional("pools", Kind::List(&Kind::Section(&POOL)), "Sets of endpoints under one policy."),
         optional("routes", Kind::List(&Kind::Section(&ROUTE)), "Which request goes to which pools."),

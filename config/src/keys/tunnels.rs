@@ -1,10 +1,8 @@
 //! Keys of what the gateway does with tunnels: plugin, takeover, claims, routes by themselves, agent.
 
-use super::{AFFINITY, HOUR, Kind, POOL_LIMITS, POSITIVE, RETRY, Section, defaults, optional, required};
+use super::{AFFINITY, DAY, HOUR, Kind, POOL_LIMITS, POSITIVE, RETRY, Section, defaults, optional, required};
 
-const OWN_POOL: &str =
-    "give the domain a pool of its own: pools: [ { name: NAME, tunnels: { domain: … }, … } ]";
-const LATER: &str = "leave it to frps for now; CHANGELOG.md will tell when it comes";
+const LATER: &str = "remove it: it comes with tcp listeners; those proxies stay with frps for now";
 
 pub(crate) static FRPS_PLUGIN: Section = Section {
     title: "frps[].plugin",
@@ -114,14 +112,18 @@ pub(crate) static CLAIM_RULE: Section = Section {
         optional(
             "domains",
             Kind::OneOrMany(&Kind::HostPattern),
-            "Domains; `*.example.com` stands for all names below.",
+            "Domains; `*.example.com` stands for all names below; `[]` = none.",
         ),
-        optional("ports", Kind::OneOrMany(&Kind::Text), "Remote ports: `22`, `20000-20100`."),
+        optional(
+            "ports",
+            Kind::OneOrMany(&Kind::Text),
+            "Remote ports: `22`, `20000-20100`; `[]` = only those that frps chooses.",
+        ),
         optional("max_weight", Kind::Integer(0, 65_535), "Largest `gw_weight`; more is refused."),
         optional(
             "metadata",
-            Kind::List(&METADATA),
-            "Which of their `gw_` metadata counts; the rest is ignored.",
+            Kind::OneOrMany(&METADATA),
+            "Which of their `gw_` metadata counts; the rest is ignored; `[]` = none.",
         ),
     ],
     planned: &[],
@@ -147,7 +149,7 @@ pub(crate) static TUNNELS: Section = Section {
         ),
         defaults(
             "timeout",
-            Kind::DurationOrOff(1, HOUR),
+            Kind::DurationOrOff(1, DAY),
             "30s",
             "Longest wait for a response head, over all attempts.",
         ),
@@ -206,14 +208,7 @@ pub(crate) static TUNNEL_POOL: Section = Section {
             "How long an frps stays out for a host and path where it said \"no such tunnel\".",
         ),
     ],
-    planned: &[
-        ("name", "remove it: these pools are named after their host"),
-        ("frps", OWN_POOL),
-        ("tunnels", OWN_POOL),
-        ("health", OWN_POOL),
-        ("outlier", OWN_POOL),
-        ("panic_threshold", OWN_POOL),
-    ],
+    planned: &[],
 };
 
 pub(crate) static TUNNEL_SELECTOR: Section = Section {

@@ -82,6 +82,22 @@ pub(crate) fn domain(ctx: &mut Ctx<'_>, at: &At<'_>, kind: &Kind) -> Option<Stri
     None
 }
 
+/// A DNS name, lower-cased, without trailing dot: what frps puts subdomains in front of.
+pub(crate) fn subdomain_host(ctx: &mut Ctx<'_>, at: &At<'_>, kind: &Kind) -> Option<String> {
+    let value = text(ctx, at, kind)?;
+    let plain = value.strip_suffix('.').unwrap_or(&value).to_ascii_lowercase();
+    if is_host_name(&plain) {
+        return Some(plain);
+    }
+    let help = if plain.starts_with("*.") || plain.starts_with('.') {
+        "leave what stands before the first name out: \"frp.example.com\", as subDomainHost says in frps.toml"
+    } else {
+        "write what subDomainHost says in its frps.toml, as in \"frp.example.com\""
+    };
+    ctx.push(Fault::error(at, "bad-domain", format!("{} is no domain", at.seen())).help(help));
+    None
+}
+
 /// A host, perhaps with a port: what stands in a `Host` field.
 pub(crate) fn authority(ctx: &mut Ctx<'_>, at: &At<'_>, kind: &Kind) -> Option<String> {
     let value = text(ctx, at, kind)?;
@@ -99,6 +115,11 @@ pub(crate) fn authority(ctx: &mut Ctx<'_>, at: &At<'_>, kind: &Kind) -> Option<S
 /// `http://host[:port]`, nothing else.
 pub(crate) fn url(ctx: &mut Ctx<'_>, at: &At<'_>, kind: &Kind) -> Option<String> {
     let value = text(ctx, at, kind)?;
+    let (what, example) = if at.path.starts_with("agent") {
+        ("address of a gateway", "write \"http://host:port\", as in \"http://10.0.0.5:9901\"")
+    } else {
+        ("admin URL", "write \"http://host:port\", as in \"http://10.0.0.11:7500\"")
+    };
     let help = match value.split_once("://") {
         Some(("http", rest)) => {
             let authority = rest.strip_suffix('/').unwrap_or(rest);
@@ -110,13 +131,13 @@ pub(crate) fn url(ctx: &mut Ctx<'_>, at: &At<'_>, kind: &Kind) -> Option<String>
             } else if authority.contains('/') {
                 "leave the path out: write \"http://host:port\""
             } else {
-                "write \"http://host:port\", as in \"http://10.0.0.11:7500\""
+                example
             }
         }
         Some(("https", _)) => "https is not supported yet: write \"http://host:port\"",
-        _ => "write \"http://host:port\", as in \"http://10.0.0.11:7500\"",
+        _ => example,
     };
-    ctx.push(Fault::error(at, "bad-url", format!("{} is no admin URL", at.seen())).help(help));
+    ctx.push(Fault::error(at, "bad-url", format!("{} is no {what}", at.seen())).help(help));
     None
 }
 
@@ -139,12 +160,19 @@ pub(crate) fn host_pattern(ctx: &mut Ctx<'_>, at: &At<'_>, kind: &Kind) -> Optio
         }
         return found;
     }
+    let of_route = at.path.starts_with("routes");
     let help = if plain == "*" {
-        "leave \"host\" out to match every host"
+        if of_route { "leave \"host\" out to match every host" } else { "write \"*\" for every domain" }
     } else if plain.contains("://") || plain.contains('/') {
-        "write the host alone; the path has a key of its own: match.path"
+        if of_route {
+            "write the host alone; the path has a key of its own: match.path"
+        } else {
+            "write the domain alone, without scheme and path"
+        }
     } else if plain.contains('*') {
         "\"*\" stands only for whole labels at the front, as in \"*.example.com\""
+    } else if plain.contains(':') && !of_route {
+        "leave the port out: a domain has none"
     } else if plain.contains(':') {
         "leave the port out: it is cut off the request's Host before the comparison"
     } else if !plain.is_ascii() {

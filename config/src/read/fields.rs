@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::{At, Ctx, Fault, scalar};
 use crate::{
-    keys::{Key, Kind, Need, Section},
+    keys::{Key, Kind, Need, Section, elsewhere},
     suggest,
     yaml::{Node, Value},
 };
@@ -144,10 +144,11 @@ impl<'t> Fields<'t> {
             );
         } else {
             let keys: Vec<&str> = self.section.keys.iter().map(|key| key.name).collect();
-            ctx.push(
-                Fault::error(&at, "unknown-key", format!("{} is no key here", at.shown()))
-                    .help(suggest::help(written, "keys here", &keys)),
-            );
+            let help = match elsewhere(self.section.title, written) {
+                Some(instead) => instead.to_owned(),
+                None => suggest::help(written, "keys here", &keys),
+            };
+            ctx.push(Fault::error(&at, "unknown-key", format!("{} is no key here", at.shown())).help(help));
         }
     }
 

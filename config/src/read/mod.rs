@@ -8,7 +8,7 @@ mod scalar;
 mod token;
 
 pub(crate) use address::{
-    address, authority, domain, host_name, host_pattern, network, regular_expression, url,
+    address, authority, domain, host_name, host_pattern, network, regular_expression, subdomain_host, url,
 };
 pub(crate) use fields::Fields;
 pub(crate) use names::{Names, declare_all};

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{field, items, pool_checks};
+use super::{field, is_for_the_agent, items, pool_checks, tunnel_checks};
 use crate::{
-    model::{Config, Frps, HostMatch, Pool, Route, RouteMatch},
+    model::{Config, Frps, HostMatch, Route, RouteMatch},
     read::{Ctx, Fault, Fields},
 };
 
@@ -19,11 +19,15 @@ pub(super) fn cross_section(ctx: &mut Ctx<'_>, root: &Fields<'_>, config: &Confi
     unused(ctx, root, config);
     zero_weights(ctx, root, config);
     shadowed(ctx, root, &config.routes);
-    long_tries(ctx, root, config);
     pool_checks::unmeant(ctx, root, config);
+    tunnel_checks::unmeant(ctx, root, config);
 }
 
 fn bound_twice(ctx: &mut Ctx<'_>, root: &Fields<'_>, config: &Config) {
+    // The agent opens neither of the two.
+    if is_for_the_agent(root) {
+        return;
+    }
     let mut bound = BTreeMap::new();
     if config.admin.listen.port() != 0 {
         bound.insert(config.admin.listen, "the admin listener".to_owned());
@@ -33,9 +37,10 @@ fn bound_twice(ctx: &mut Ctx<'_>, root: &Fields<'_>, config: &Config) {
         && let Some(other) = bound.insert(plugin.listen, "the plugin listener".to_owned())
         && let Some(at) = root.get("plugin")
     {
+        let at = field(&at, "listen").unwrap_or(at);
+        let message = format!("\"{}\" is bound by {other} already", plugin.listen);
         ctx.push(
-            Fault::error(&at, "bound-twice", format!("plugin.listen is bound by {other} already"))
-                .help("give the plugin listener an address of its own"),
+            Fault::error(&at, "bound-twice", message).help("give the plugin listener an address of its own"),
         );
     }
     for (item, listener) in items(root, "listeners").iter().zip(&config.listeners) {
@@ -78,12 +83,13 @@ fn unused(ctx: &mut Ctx<'_>, root: &Fields<'_>, config: &Config) {
     let members: BTreeSet<&str> =
         config.pools.iter().flat_map(|pool| &pool.frps).map(|member| member.frps.as_str()).collect();
     for (item, server) in items(root, "frps").iter().zip(&config.frps) {
-        let is_directory = server.admin.is_some()
-            && (config.tunnels.serve || config.pools.iter().any(|pool| pool.tunnels.is_some()));
-        if !members.contains(server.name.as_str()) && !is_directory {
-            let help = match server.vhost_http_port {
-                Some(_) => "name it in a pool, or remove it",
-                None => "give it a vhost_http_port and name it in a pool, or remove it",
+        let has_agent = config.agent.as_ref().is_some_and(|agent| agent.frps == server.name);
+        let tunnels = has_agent || tunnel_checks::tunnels_are_used(config, server);
+        if !members.contains(server.name.as_str()) && !tunnels {
+            let help = match (server.vhost_http_port, &server.admin) {
+                (Some(_), _) => "name it in a pool, or remove it",
+                (None, Some(_)) => "select its tunnels in a pool, or remove it",
+                (None, None) => "give it a vhost_http_port and name it in a pool, or remove it",
             };
             let message = format!("no pool uses the frps \"{}\"", server.name);
             ctx.push(Fault::warning(item, "unused-frps", message).help(help));
@@ -94,7 +100,17 @@ fn unused(ctx: &mut Ctx<'_>, root: &Fields<'_>, config: &Config) {
     for (item, pool) in items(root, "pools").iter().zip(&config.pools) {
         if !targets.contains(pool.name.as_str()) {
             let message = format!("no route leads to the pool \"{}\"", pool.name);
-            ctx.push(Fault::warning(item, "unused-pool", message).help("name it in a route, or remove it"));
+            let domain = pool.tunnels.as_ref().and_then(|selector| selector.domains.first());
+            let help = match domain.filter(|domain| *domain != "*") {
+                Some(host) => {
+                    format!(
+                        "add a route: {{ match: {{ host: \"{host}\" }}, pool: {} }}, or remove it",
+                        pool.name
+                    )
+                }
+                None => "name it in a route, or remove it".to_owned(),
+            };
+            ctx.push(Fault::warning(item, "unused-pool", message).help(help));
         }
     }
     let everywhere = config.routes.iter().any(|route| route.listeners.is_empty());
@@ -178,24 +194,4 @@ fn covers(first: &Route, later: &Route) -> bool {
     let listeners = first.listeners.is_empty()
         || (!later.listeners.is_empty() && later.listeners.iter().all(|name| first.listeners.contains(name)));
     hosts && listeners
-}
-
-fn long_tries(ctx: &mut Ctx<'_>, root: &Fields<'_>, config: &Config) {
-    let tries: BTreeMap<&str, &Pool> = config.pools.iter().map(|pool| (pool.name.as_str(), pool)).collect();
-    for (item, route) in items(root, "routes").iter().zip(&config.routes) {
-        for target in &route.pools {
-            let per_try = tries.get(target.name.as_str()).and_then(|pool| pool.retry.per_try_timeout);
-            if let (Some(per_try), Some(whole)) = (per_try, route.timeout)
-                && per_try >= whole
-            {
-                let message = format!(
-                    "the per_try_timeout of the pool \"{}\" is not below this route's timeout",
-                    target.name
-                );
-                ctx.push(Fault::warning(item, "no-time-for-retry", message).help(
-                    "an attempt that times out then leaves no time for a second: lower per_try_timeout",
-                ));
-            }
-        }
-    }
 }

@@ -4,7 +4,7 @@ use super::labels;
 use crate::{
     keys,
     model::{Frps, FrpsAdmin},
-    read::{At, Ctx, Fault, Fields, domain, host_name, name, secret, url},
+    read::{At, Ctx, Fault, Fields, host_name, name, secret, subdomain_host, url},
     secret::Secret,
 };
 
@@ -18,8 +18,9 @@ fn frps(ctx: &mut Ctx<'_>, at: &At<'_>) -> Frps {
     let has_port = ["control_port", "vhost_http_port", "plugin"].iter().any(|key| fields.get(key).is_some());
     if at.is_map() && !has_port {
         ctx.push(
-            Fault::error(at, "frps-without-port", "this frps has no port")
-                .help("add \"vhost_http_port: 8080\" (what vhostHTTPPort says in its frps.toml)"),
+            Fault::error(at, "frps-without-port", "this frps has no port").help(
+                "add \"vhost_http_port: 8080\" (what vhostHTTPPort says in its frps.toml), or a plugin",
+            ),
         );
     }
     let host = fields.read(ctx, "host", host_name).unwrap_or_default();
@@ -28,8 +29,8 @@ fn frps(ctx: &mut Ctx<'_>, at: &At<'_>) -> Frps {
         name: fields.read(ctx, "name", name).unwrap_or_default(),
         tunnel_host: fields.read(ctx, "tunnel_host", host_name).unwrap_or_else(|| host.clone()),
         host,
-        plugin: plugin.and_then(|at| super::tunnels::frps_plugin(ctx, &at, fields.get("admin").is_some())),
-        subdomain_host: fields.read(ctx, "subdomain_host", domain).map(|host| host.to_ascii_lowercase()),
+        plugin: plugin.and_then(|at| super::plugin::of_frps(ctx, &at, fields.get("admin").is_some())),
+        subdomain_host: fields.read(ctx, "subdomain_host", subdomain_host),
         zone: fields.read(ctx, "zone", name),
         labels: fields.get("labels").map(|at| labels::labels(ctx, &at)).unwrap_or_default(),
         control_port: fields.port(ctx, "control_port"),

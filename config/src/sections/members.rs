@@ -9,6 +9,10 @@ use crate::{
 
 /// What an frps without a vhost port needs.
 const ADD_PORT: &str = "add \"vhost_http_port: 8080\" to an frps (what vhostHTTPPort says in its frps.toml)";
+/// What else a pool can be made of.
+const OF_TUNNELS: &str = "make this pool of tunnels instead: \"tunnels: { domain: HOST }\"";
+/// What a fleet can do without pools.
+const SERVE: &str = "let tunnels be routes by themselves: \"tunnels: { serve: true }\"";
 
 /// Members in file order; `all`, or nothing, is every frps with a vhost port, a map those with certain labels.
 pub(super) fn members(
@@ -39,7 +43,10 @@ fn listed(ctx: &mut Ctx<'_>, list: &At<'_>, frps: &[Frps], known: &Known) -> Vec
         if server.vhost_http_port.is_none() {
             ctx.push(
                 Fault::error(&at, "no-vhost-port", format!("the frps {} has no vhost_http_port", at.seen()))
-                    .help("add vhost_http_port to it, or leave it out of this pool"),
+                    .help(match server.admin {
+                        Some(_) => format!("add vhost_http_port to it, or {OF_TUNNELS}"),
+                        None => "add vhost_http_port to it, or leave it out of this pool".to_owned(),
+                    }),
             );
         }
         if members.iter().any(|member| member.frps == name) {
@@ -63,10 +70,14 @@ fn all(ctx: &mut Ctx<'_>, at: &At<'_>, frps: &[Frps], known: &Known) -> Vec<Pool
     let members = able(frps, |_| true);
     // An empty fleet, or one that could not be read, was reported as such.
     if members.is_empty() && !frps.is_empty() && known.fleet_is_sound {
-        ctx.push(
-            Fault::error(at, "no-vhost-port", "no frps has a vhost_http_port, so this pool has no members")
-                .help(ADD_PORT),
-        );
+        // The implicit pool stands where the fleet does.
+        let instead = if at.path.starts_with("pools") { OF_TUNNELS } else { SERVE };
+        let help = match frps.iter().any(|server| server.admin.is_some()) {
+            true => format!("{instead}; or {ADD_PORT}"),
+            false => ADD_PORT.to_owned(),
+        };
+        let message = "no frps has a vhost_http_port, so this pool has no members";
+        ctx.push(Fault::error(at, "no-vhost-port", message).help(help));
     }
     members
 }

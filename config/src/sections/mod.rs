@@ -2,19 +2,23 @@
 
 mod affinity;
 mod checks;
+mod claims;
 mod frps;
 mod health;
 mod labels;
 mod limits;
 mod listeners;
+mod lists;
 mod matches;
 mod members;
 mod outlier;
+mod plugin;
 mod pool_checks;
 mod pools;
 mod process;
 mod retry;
 mod routes;
+mod tunnel_checks;
 mod tunnels;
 
 use crate::{
@@ -55,17 +59,22 @@ pub(crate) fn document(ctx: &mut Ctx<'_>, tree: &Node) -> Config {
         fleet_is_sound,
         no_pools: false,
     };
-    let pools = pools::read_all(ctx, &part("pools"), fields.get("frps").as_ref(), &frps, &mut known);
+    let has_plugin = frps.iter().any(|frps| frps.plugin.is_some());
+    let tunnels = tunnels::tunnels(ctx, &part("tunnels"), &known, has_plugin);
+    // An agent's file serves no visitors, a fleet of pure tunnel servers has nothing but its tunnels to serve.
+    let alone = is_for_the_agent(&fields)
+        || tunnels.serve
+            && frps.iter().any(|frps| frps.admin.is_some())
+            && frps.iter().all(|frps| frps.vhost_http_port.is_none());
+    let pools = pools::read_all(ctx, &part("pools"), fields.get("frps").as_ref(), &frps, alone, &mut known);
     known.no_pools = pools.is_empty() && ctx.error_count() == before;
     let routes = routes::read_all(ctx, &part("routes"), fields.get("pools").as_ref(), &known);
-    let has_plugin = frps.iter().any(|frps| frps.plugin.is_some());
-    let tunnel_routes = tunnels::tunnels(ctx, &part("tunnels"), &known, has_plugin);
-    let plugin = fields.get("plugin").map(|at| tunnels::plugin(ctx, &at));
-    let takeover = tunnels::takeover(ctx, &part("takeover"), &known);
-    let claims = tunnels::claims(ctx, &part("claims"), &known);
+    let plugin = fields.get("plugin").map(|at| plugin::plugin(ctx, &at));
+    let takeover = claims::takeover(ctx, &part("takeover"), &known);
+    let claims = claims::claims(ctx, &part("claims"), &known);
     let audit = fields.read(ctx, "audit", process::access_log);
-    let agent = fields.get("agent").and_then(|at| tunnels::agent(ctx, &at, &frps, &known));
-    tunnels::check(ctx, &fields, &frps, plugin.as_ref());
+    let agent = fields.get("agent").map(|at| plugin::agent(ctx, &at, &frps, &known));
+    tunnel_checks::secrets(ctx, &fields, &frps);
 
     let config = Config {
         zone,
@@ -79,7 +88,7 @@ pub(crate) fn document(ctx: &mut Ctx<'_>, tree: &Node) -> Config {
         plugin,
         takeover,
         claims,
-        tunnels: tunnel_routes,
+        tunnels,
         audit: audit.unwrap_or_default(),
         agent,
     };
@@ -108,11 +117,11 @@ fn open_root<'t>(ctx: &mut Ctx<'_>, root: &At<'t>) -> Fields<'t> {
     for name in ["frps", "listeners"] {
         let code = if name == "frps" { "no-frps" } else { "no-listeners" };
         match fields.get(name) {
+            // The agent listens for its frps alone.
+            _ if name == "listeners" && is_for_the_agent(&fields) => {}
             Some(at) if at.is_null_or_empty_list() => {
                 ctx.push(Fault::error(&at, code, format!("{name} is empty")).help(EXAMPLE));
             }
-            // The agent listens for its frps alone.
-            None if name == "listeners" && fields.get("agent").is_some() => {}
             None if root.is_map() => {
                 ctx.push(Fault::error(root, code, format!("{name} is missing")).help(EXAMPLE));
             }
@@ -120,6 +129,11 @@ fn open_root<'t>(ctx: &mut Ctx<'_>, root: &At<'t>) -> Fields<'t> {
         }
     }
     fields
+}
+
+/// Whether only `frp-gateway agent` can use the file: there is an agent and no listener.
+fn is_for_the_agent(root: &Fields<'_>) -> bool {
+    root.get("agent").is_some() && root.get("listeners").is_none_or(|at| at.is_null_or_empty_list())
 }
 
 /// A thing that is off, or a map. `Some(None)` = off. Null is refused: with all keys of a map commented out, on and

@@ -13,12 +13,13 @@ use crate::{
 /// Name of the pool (and route) that exists when the file names none.
 pub(super) const IMPLICIT: &str = "default";
 
-/// Reads all pools; without any, makes the implicit one of all frps.
+/// Reads all pools; without any, makes the implicit one of all frps. `alone`: there is nothing for it to do.
 pub(super) fn read_all(
     ctx: &mut Ctx<'_>,
     at: &At<'_>,
     frps_at: Option<&At<'_>>,
     frps: &[Frps],
+    alone: bool,
     known: &mut Known,
 ) -> Vec<Pool> {
     let items = at.items(ctx);
@@ -27,10 +28,7 @@ pub(super) fn read_all(
             known.pools.implicit(IMPLICIT);
             return Vec::new();
         };
-        // A fleet of pure tunnel servers needs none: its tunnels are routes by themselves.
-        if frps.iter().any(|frps| frps.plugin.is_some())
-            && frps.iter().all(|frps| frps.vhost_http_port.is_none())
-        {
+        if alone {
             return Vec::new();
         }
         known.pools.implicit(IMPLICIT);

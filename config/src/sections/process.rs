@@ -30,7 +30,7 @@ pub(super) fn runtime(ctx: &mut Ctx<'_>, at: &At<'_>) -> Runtime {
     Runtime { workers, drain_timeout: fields.duration(ctx, "drain_timeout") }
 }
 
-/// `off`, `stdout`, a path, or `{ output: … }` with one of these.
+/// `access_log` and `audit`: `off`, `stdout`, a path, or `{ output: … }` with one of these.
 pub(super) fn access_log(ctx: &mut Ctx<'_>, at: &At<'_>, kind: &Kind) -> Option<AccessLog> {
     if at.is_map() {
         let fields = Fields::open(ctx, at, &keys::ACCESS_LOG);
@@ -48,10 +48,10 @@ fn destination(ctx: &mut Ctx<'_>, at: &At<'_>, kind: &Kind) -> Option<AccessLog>
         "stdout" => Some(AccessLog::Stdout),
         path if path.starts_with('/') => Some(AccessLog::File(PathBuf::from(path))),
         _ => {
-            ctx.push(
-                Fault::error(at, "bad-access-log", format!("{} is no destination", at.seen()))
-                    .help("write off, stdout, or an absolute path like \"/var/log/frp-gateway/access.log\""),
-            );
+            let name = if at.path.starts_with("audit") { "audit" } else { "access" };
+            ctx.push(Fault::error(at, "bad-access-log", format!("{} is no destination", at.seen())).help(
+                format!("write off, stdout, or an absolute path like \"/var/log/frp-gateway/{name}.log\""),
+            ));
             None
         }
     }

@@ -1,8 +1,8 @@
 //! Which values must not be shown.
 //!
 //! By key and not by schema, so that `pasword: hunter2` at a place where no password belongs is masked too.
-//! References (`${VAR}`, `file:/x`) say nothing and stay readable, and so do those settings of an affinity cookie
-//! that are no key.
+//! References (`${VAR}`, `file:/x`) say nothing and stay readable, and so do those settings of an affinity cookie and
+//! of a plugin that are no key.
 
 use std::{collections::BTreeSet, rc::Rc};
 
@@ -12,8 +12,22 @@ use super::{Node, Span, Value};
 pub(super) fn mark(root: &mut Node) {
     let mut texts = BTreeSet::new();
     mark_keys(root, Under::Nothing, &mut texts);
+    mark_torn(root, &mut texts);
     if !texts.is_empty() {
         mark_equal(root, &texts);
+    }
+}
+
+/// A line end in the middle of a word (`se`, `cret: hunter2`) makes a key of the file itself out of the word's end.
+fn mark_torn(root: &mut Node, texts: &mut BTreeSet<Rc<str>>) {
+    let Value::Map(entries) = &mut root.value else { return };
+    for (key, value) in entries {
+        let Value::Scalar(name) = &key.value else { continue };
+        if !name.is_empty()
+            && ["key", "token", "secret", "password"].iter().any(|word| word.ends_with(&**name))
+        {
+            mark_keys(value, Under::Secret, texts);
+        }
     }
 }
 
@@ -49,8 +63,7 @@ pub(crate) fn is_secret_word(key: &str) -> bool {
     ["token", "passw", "pwd", "secret", "credential", "auth", "cookie", "api_key", "api-key", "apikey"]
         .iter()
         .any(|word| key.contains(word))
-        || strsim::damerau_levenshtein(last, "key") <= 1
-        || strsim::damerau_levenshtein(&key, "token") <= 1
+        || ["key", "token", "secret"].iter().any(|word| strsim::damerau_levenshtein(last, word) <= 1)
         || strsim::damerau_levenshtein(&key, "password") <= 3
 }
 
@@ -59,23 +72,33 @@ pub(crate) fn is_secret_word(key: &str) -> bool {
 enum Under {
     Nothing,
     Affinity,
-    /// Everything but what is known to be harmless is a secret: a misspelt `key` is one.
-    AffinityCookie,
+    /// A map of secrets and these settings. Everything but what is known to be harmless is a secret: a misspelt `key`
+    /// is one.
+    Holder(&'static [&'static str]),
     Secret,
 }
 
 /// Keys of an affinity cookie that are no secret.
-const COOKIE_SETTINGS: [&str; 9] =
-    ["name", "ttl", "idle", "path", "domain", "secure", "http_only", "same_site", "strict"];
+const COOKIE_SETTINGS: &[&str] =
+    &["name", "ttl", "idle", "path", "domain", "secure", "http_only", "same_site", "strict"];
+
+/// Keys of `plugin`, at the top and of an frps, that are no secret.
+const PLUGIN_SETTINGS: &[&str] = &["listen", "allow"];
 
 impl Under {
     fn key(self, key: &Node) -> Self {
-        let Value::Scalar(name) = &key.value else { return self };
+        let name = match &key.value {
+            Value::Scalar(name) if !name.is_empty() => name,
+            // No key at all: the word before the colon may have been lost. `secret`, line end, `: hunter2`.
+            Value::Null | Value::Scalar(_) => return Self::Secret,
+            Value::List(_) | Value::Map(_) => return self,
+        };
         match self {
             Self::Secret => Self::Secret,
-            Self::AffinityCookie if COOKIE_SETTINGS.contains(&&**name) => Self::Nothing,
-            Self::AffinityCookie => Self::Secret,
-            Self::Affinity if &**name == "cookie" => Self::AffinityCookie,
+            Self::Holder(settings) if settings.contains(&&**name) => Self::Nothing,
+            Self::Holder(_) => Self::Secret,
+            Self::Affinity if &**name == "cookie" => Self::Holder(COOKIE_SETTINGS),
+            Self::Nothing | Self::Affinity if &**name == "plugin" => Self::Holder(PLUGIN_SETTINGS),
             Self::Nothing | Self::Affinity if is_secret_word(name) => Self::Secret,
             Self::Nothing | Self::Affinity if &**name == "affinity" => Self::Affinity,
             Self::Nothing | Self::Affinity => Self::Nothing,
@@ -88,8 +111,8 @@ impl Under {
     fn is_secret_as_key(self, key: &Node) -> bool {
         let Value::Scalar(text) = &key.value else { return false };
         match self {
-            // No setting of a cookie has so long a name.
-            Self::AffinityCookie => text.len() > LONGEST_SETTING,
+            // No setting has so long a name.
+            Self::Holder(_) => text.len() > LONGEST_SETTING,
             Self::Nothing | Self::Affinity | Self::Secret => {
                 text.contains(char::is_whitespace) && is_secret_word(text)
             }
@@ -97,14 +120,14 @@ impl Under {
     }
 }
 
-/// A misspelt name of a cookie's setting is at most this long, bytes; a key is longer.
+/// A misspelt name of such a setting is at most this long, bytes; a key is longer.
 const LONGEST_SETTING: usize = 16;
 
 fn mark_keys(node: &mut Node, under: Under, texts: &mut BTreeSet<Rc<str>>) {
     match &mut node.value {
         Value::Null => {}
         Value::Scalar(text) => {
-            let secret = matches!(under, Under::Secret | Under::AffinityCookie);
+            let secret = matches!(under, Under::Secret | Under::Holder(_));
             node.secret = (secret && !is_reference(text)) || has_userinfo(text);
             if node.secret && text.len() >= 4 {
                 texts.insert(text.clone());

@@ -3,7 +3,7 @@
 use frp_gateway_config::{Loaded, Resolver};
 
 /// What no diagnostic may contain.
-pub(crate) const SECRETS: [&str; 13] = [
+pub(crate) const SECRETS: [&str; 20] = [
     "t0ken-secret",
     "pa55-secret",
     "from-file-secret",
@@ -17,6 +17,13 @@ pub(crate) const SECRETS: [&str; 13] = [
     "hunter4",
     "hunter5",
     "hunter2hunter2",
+    "plugin-s3cret",
+    "plugin-0ld",
+    "frps-s3cret",
+    "agent-s3cret",
+    "alice-s3cret",
+    "literal-s3cret",
+    "blank s3cret",
 ];
 
 /// Answers from a fixed table.
@@ -31,6 +38,14 @@ impl Resolver for Table {
             "AFFINITY_KEY" => "affinity-secret-0123456789abcdefghij",
             "OLD_AFFINITY_KEY" => "affinity-s3cret-0123456789abcdefghij",
             "SHORT_KEY" => "short-secret",
+            "PLUGIN_KEY" => "plugin-s3cret-0123456789abcdefghij",
+            "OLD_PLUGIN_KEY" => "plugin-0ld-0123456789abcdefghijklmn",
+            "FRPS_A" => "frps-s3cret-a-0123456789",
+            "FRPS_B" => "frps-s3cret-b-0123456789",
+            "AGENT_TOKEN" => "agent-s3cret-0123456789",
+            "ALICE" => "alice-s3cret",
+            "BLANK" => "blank s3cret/0123456789",
+            "PORTS" => "1357-20",
             "FRACTION" => "0.2468",
             "NUMBER" => "1357",
             "PORT" => "8080",
