@@ -179,6 +179,8 @@ item!(Frps {
     labels,
     control_port,
     vhost_http_port,
+    vhost_https_port,
+    drain,
     weight,
     admin,
     plugin,
@@ -186,9 +188,10 @@ item!(Frps {
     subdomain_host,
     not_found_marker
 });
-item!(Listener { name, bind, protocol, trusted_proxies, timeouts, limits });
+item!(Listener { name, bind, protocol, pool, proxy_protocol, frp, tls, trusted_proxies, timeouts, limits });
 item!(Pool {
     name,
+    carries,
     frps,
     tunnels,
     balance,
@@ -202,6 +205,8 @@ item!(Pool {
     outlier,
     limits,
     retry,
+    hold,
+    proxy_protocol,
     connect_timeout,
     keepalive,
     fail_timeout,

@@ -16,6 +16,17 @@ pub(crate) static FRPS: Section = Section {
         ),
         optional("control_port", PORT, "`bindPort` of frps."),
         optional("vhost_http_port", PORT, "`vhostHTTPPort` of frps: where pools send requests."),
+        optional(
+            "vhost_https_port",
+            PORT,
+            "`vhostHTTPSPort` of frps: where pools of `tls_passthrough` routes pass connections through.",
+        ),
+        defaults(
+            "drain",
+            Kind::Bool,
+            "false",
+            "It is being emptied: no new clients, no new requests where others can serve, its clients move away.",
+        ),
         defaults(
             "weight",
             WEIGHT,
@@ -41,10 +52,7 @@ pub(crate) static FRPS: Section = Section {
              contains it is taken for frps's own.",
         ),
     ],
-    planned: &[
-        ("vhost_https_port", "remove it: only HTTP is forwarded for now"),
-        ("drain", "set \"weight: 0\" to send no new traffic"),
-    ],
+    planned: &[],
 };
 
 pub(crate) static FRPS_ADMIN: Section = Section {

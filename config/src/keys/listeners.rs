@@ -16,7 +16,7 @@ pub(crate) static LISTENER: Section = Section {
         ),
         defaults(
             "protocol",
-            Kind::Word(&["http"], &["https", "tcp", "udp", "tls_passthrough", "frp"]),
+            Kind::Word(&["http", "tcp", "tls_passthrough", "udp", "frp"], &["https"]),
             "http",
             "What is spoken on it.",
         ),
@@ -25,14 +25,65 @@ pub(crate) static LISTENER: Section = Section {
             Kind::OneOrMany(&Kind::Network),
             "Peers whose `X-Forwarded-*` and `Forwarded` are believed and extended, not replaced.",
         ),
+        optional(
+            "pool",
+            Kind::Reference("pools"),
+            "`tcp`, `udp`: where everything goes; `tls_passthrough`: what no route takes, and connections without a \
+             server name.",
+        ),
+        optional(
+            "proxy_protocol",
+            Kind::OneOrMany(&Kind::Network),
+            "Peers that begin each connection with a PROXY protocol header (v1 or v2), and must; not for `udp`.",
+        ),
+        optional(
+            "frps",
+            Kind::OneOrMany(&Kind::Reference("frps")),
+            "`frp`: where clients are placed; without it, every frps with a `control_port`.",
+        ),
+        optional(
+            "place",
+            Kind::Word(&["least_tunnels", "least_clients", "source_ip"], &[]),
+            "`frp`: the rule that places a client; without it, `least_tunnels`. Weights apply to all.",
+        ),
+        optional(
+            "together",
+            Kind::Word(&["nobody", "user", "source_ip"], &[]),
+            "`frp`: which clients are kept on one frps, as stcp, sudp and xtcp need it; without it, `nobody`.",
+        ),
+        optional(
+            "tls",
+            Kind::Section(&TLS),
+            "`frp`: TLS ends here, and frps are spoken to in plain; without it, it is passed through.",
+        ),
         optional("timeouts", Kind::Section(&TIMEOUTS), "Deadlines on the visitor's side."),
         optional("limits", Kind::Section(&LIMITS), "Bounds on what a visitor may send."),
     ],
-    planned: &[
-        ("tls", NO_TLS),
-        ("pool", "write a route with \"listeners: [NAME]\" instead"),
-        ("proxy_protocol", "remove it; X-Forwarded-For from trusted_proxies works"),
+    planned: &[],
+};
+
+/// What an http listener can do about TLS.
+pub(crate) const NO_HTTPS: &str = NO_TLS;
+
+pub(crate) static TLS: Section = Section {
+    title: "listeners[].tls",
+    about: "TLS that ends at this listener.",
+    keys: &[required(
+        "certificates",
+        Kind::List(&Kind::Section(&CERTIFICATE)),
+        "The first is for clients that ask for a name that none has, or for no name.",
+    )],
+    planned: &[],
+};
+
+pub(crate) static CERTIFICATE: Section = Section {
+    title: "listeners[].tls.certificates[]",
+    about: "A certificate and its key, as PEM files.",
+    keys: &[
+        required("cert", Kind::Text, "Path of the chain, leaf first."),
+        required("key", Kind::Text, "Path of the private key."),
     ],
+    planned: &[],
 };
 
 pub(crate) static TIMEOUTS: Section = Section {

@@ -1,11 +1,9 @@
 //! Keys of a pool: members, policy, zones.
 
 use super::{
-    AFFINITY, HEALTH, HOUR, Kind, OFF, OUTLIER, POOL_LIMITS, POSITIVE, RETRY, Section, TUNNEL_SELECTOR,
-    WEIGHT, defaults, optional, required,
+    AFFINITY, COUNT, HEALTH, HOUR, Kind, OFF, OUTLIER, POOL_LIMITS, PORT, POSITIVE, RETRY, Section,
+    TUNNEL_SELECTOR, WEIGHT, defaults, optional, required,
 };
-
-const LATER: &str = "remove it; CHANGELOG.md will tell when it comes";
 
 /// The rules that pick.
 pub(super) const POLICY: Kind =
@@ -68,6 +66,18 @@ pub(crate) static POOL: Section = Section {
             "off",
             "Ejection of members by what real traffic shows; `{}` = on, as described there.",
         ),
+        defaults(
+            "hold",
+            HOLD_KIND,
+            "3s",
+            "How long a request waits while no member can serve it and one was here a moment ago; `off` = not at all.",
+        ),
+        optional("port", PORT, "For `tcp` and `udp` listeners: the remote port on each frps of this pool."),
+        optional(
+            "proxy_protocol",
+            Kind::Word(&["v1", "v2"], &[]),
+            "For `tcp` and `tls_passthrough`: connections to members begin with this PROXY protocol header; without it, none.",
+        ),
         defaults("limits", Kind::Section(&POOL_LIMITS), "{}", "Bounds per member."),
         defaults("retry", Kind::Section(&RETRY), "{}", "Retry rules."),
         defaults("connect_timeout", Kind::Duration(1, HOUR), "2s", "Deadline of one TCP connect."),
@@ -85,14 +95,33 @@ pub(crate) static POOL: Section = Section {
             "How long an endpoint stays out for a host and path where its frps said \"no such tunnel\".",
         ),
     ],
-    planned: &[("hold", LATER)],
+    planned: &[],
+};
+
+/// How `hold` may be written.
+pub(super) const HOLD_KIND: Kind = Kind::Either(&[Kind::DurationOrOff(1, 10 * 60_000), Kind::Section(&HOLD)]);
+
+pub(crate) static HOLD: Section = Section {
+    title: "pools[].hold",
+    about: "Requests wait while every tunnel of theirs is away. Short form: the time alone.",
+    keys: &[
+        defaults("time", Kind::Duration(1, 10 * 60_000), "3s", "Longest wait of one request."),
+        defaults("requests", COUNT, "1000", "Most requests that wait for this pool at a time."),
+        defaults(
+            "bytes",
+            Kind::Size(1 << 10, 1 << 40),
+            "16MiB",
+            "Most bytes of heads and bodies that they hold together.",
+        ),
+    ],
+    planned: &[],
 };
 
 pub(crate) static MEMBER: Section = Section {
     title: "pools[].frps[]",
     about: "One member of a pool. Short form: the name alone.",
     keys: &[
-        required("name", Kind::Reference("frps"), "Name of an frps that has a `vhost_http_port`."),
+        required("name", Kind::Reference("frps"), "Name of an frps that has the port."),
         optional(
             "weight",
             WEIGHT,
@@ -104,6 +133,7 @@ pub(crate) static MEMBER: Section = Section {
             "0",
             "0 is used first; members of a higher number stand by until no lower one is eligible.",
         ),
+        optional("port", PORT, "For `tcp` and `udp` listeners: the remote port on this frps."),
     ],
     planned: &[],
 };

@@ -191,6 +191,12 @@ pub(crate) static TUNNEL_POOL: Section = Section {
             "ignore",
             "`prefer` = tunnels in the gateway's own zone serve as long as they can.",
         ),
+        defaults(
+            "hold",
+            super::pools::HOLD_KIND,
+            "3s",
+            "How long a request waits while no tunnel can serve it and one was here a moment ago; `off` = not at all.",
+        ),
         defaults("limits", Kind::Section(&POOL_LIMITS), "{}", "Bounds per tunnel."),
         defaults("retry", Kind::Section(&RETRY), "{}", "Retry rules."),
         defaults("connect_timeout", Kind::Duration(1, HOUR), "2s", "Deadline of one TCP connect."),
@@ -213,7 +219,8 @@ pub(crate) static TUNNEL_POOL: Section = Section {
 
 pub(crate) static TUNNEL_SELECTOR: Section = Section {
     title: "pools[].tunnels",
-    about: "The members are the live http tunnels that fit, each for itself. All given conditions hold together; at \
+    about: "The members are the live tunnels that fit, each for itself: http tunnels, or those of the type that the \
+            listeners which lead here speak (`tcp`, `udp`; https for `tls_passthrough`). All given conditions hold together; at \
             least one is given.",
     keys: &[
         optional(

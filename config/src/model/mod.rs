@@ -11,8 +11,9 @@ use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration}
 use ipnet::IpNet;
 
 pub use self::pool::{
-    AdaptiveLimit, Affinity, AffinityCookie, Backoff, Balance, Budget, Health, HealthCheck, Hedge, Limits,
-    Locality, Outlier, Pool, PoolMember, Queue, Retry, SameSite, Secure, SuccessRatio,
+    AdaptiveLimit, Affinity, AffinityCookie, Backoff, Balance, Budget, Carries, Health, HealthCheck, Hedge,
+    Hold, Limits, Locality, Outlier, Pool, PoolMember, ProxyHeader, Queue, Retry, SameSite, Secure,
+    SuccessRatio,
 };
 pub use self::tunnels::{
     Agent, ClaimRule, Claims, DomainPattern, FrpsPlugin, MetadataKey, Pattern, Plugin, Takeover,
@@ -98,6 +99,10 @@ pub struct Frps {
     pub control_port: Option<u16>,
     /// `vhostHTTPPort` of frps: what vhost pools send to.
     pub vhost_http_port: Option<u16>,
+    /// `vhostHTTPSPort` of frps: where pools of TLS routes pass connections through.
+    pub vhost_https_port: Option<u16>,
+    /// It is being emptied: no new clients, no new requests where others can serve, its clients move away.
+    pub drain: bool,
     /// Relative share in every pool that does not say otherwise. Default 1; 0 = no new traffic.
     pub weight: u32,
     /// The admin API, when it may be asked which tunnels are live.
@@ -135,6 +140,15 @@ pub struct Listener {
     pub bind: SocketAddr,
     /// What is spoken on it.
     pub protocol: Protocol,
+    /// Where everything goes that no route takes: `tcp` and `udp` (required there), `tls_passthrough`. `None` elsewhere.
+    pub pool: Option<String>,
+    /// Peers that send a PROXY protocol header first, and must; from others it isn't read. Empty (default) = nobody.
+    /// Never on `udp`.
+    pub proxy_protocol: Vec<IpNet>,
+    /// Settings of an `frp` listener; `Some` exactly there.
+    pub frp: Option<FrpListener>,
+    /// Certificates, where TLS ends here: an `frp` listener may have them.
+    pub tls: Option<ListenerTls>,
     /// Peers whose `X-Forwarded-*` and `Forwarded` are believed and extended, not replaced. Default none.
     pub trusted_proxies: Vec<IpNet>,
     /// Deadlines on the visitor's side.
@@ -148,6 +162,92 @@ pub struct Listener {
 pub enum Protocol {
     /// Plain HTTP/1.
     Http,
+    /// Bytes, one pool.
+    Tcp,
+    /// TLS that ends behind us: routed by the server name of the ClientHello.
+    TlsPassthrough,
+    /// Datagrams, one pool.
+    Udp,
+    /// Control connections of frpc.
+    Frp,
+}
+
+impl Protocol {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Http, Self::Tcp, Self::TlsPassthrough, Self::Udp, Self::Frp];
+
+    /// As the file writes it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Tcp => "tcp",
+            Self::TlsPassthrough => "tls_passthrough",
+            Self::Udp => "udp",
+            Self::Frp => "frp",
+        }
+    }
+
+    /// What a pool must carry that this listener sends to; `None` = it sends to no pool.
+    #[must_use]
+    pub const fn carries(self) -> Option<Carries> {
+        match self {
+            Self::Http => Some(Carries::Http),
+            Self::Tcp => Some(Carries::Tcp),
+            Self::TlsPassthrough => Some(Carries::Tls),
+            Self::Udp => Some(Carries::Udp),
+            Self::Frp => None,
+        }
+    }
+}
+
+/// Where an `frp` listener puts the frpc that dial it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FrpListener {
+    /// Names of the frps with a `control_port` that clients are placed on, in file order. At least one.
+    pub frps: Vec<String>,
+    /// The rule that places a client.
+    pub place: Place,
+    /// Which clients are kept on one frps: visitors of stcp, sudp and xtcp must be where their provider is.
+    pub together: Together,
+}
+
+/// The rule that places a client on an frps. Weights apply to all; health, zone and drain go first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Fewest live tunnels per weight (as the admin APIs tell), then fewest clients. Default.
+    LeastTunnels,
+    /// Fewest clients of this gateway per weight.
+    LeastClients,
+    /// By hash of the client's source address.
+    SourceIp,
+}
+
+/// Which clients are kept on one frps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Together {
+    /// Each is placed for itself. Default.
+    Nobody,
+    /// Clients of one user, where the login can be read (plain, or TLS that ends here); else of one source address.
+    User,
+    /// Clients of one source address.
+    SourceIp,
+}
+
+/// TLS that ends at a listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerTls {
+    /// The first is for clients that ask for a name nobody has, or for none. At least one.
+    pub certificates: Vec<Certificate>,
+}
+
+/// A certificate and its key, as PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificate {
+    /// The chain, leaf first.
+    pub cert: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
 }
 
 /// Deadlines on the visitor's side. All positive.

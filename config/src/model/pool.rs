@@ -10,9 +10,14 @@ use crate::secret::Secret;
 pub struct Pool {
     /// Unique name: label in metrics and logs.
     pub name: String,
-    /// Members, in file order. Each names an frps that has a `vhost_http_port`. Empty with [`Pool::tunnels`].
+    /// What is sent to it, by what leads to it: routes of http listeners or none (`Http`), routes of `tls_passthrough`
+    /// listeners (`Tls`), a `tcp` or `udp` listener.
+    pub carries: Carries,
+    /// Members, in file order. Each names an frps that has the port that [`Pool::carries`] needs: `vhost_http_port`,
+    /// `vhost_https_port`, or [`PoolMember::port`]. Empty with [`Pool::tunnels`].
     pub frps: Vec<PoolMember>,
-    /// The members are the live http tunnels that fit, each for itself; `None` = the pool is made of [`Pool::frps`].
+    /// The members are the live tunnels that fit, each for itself, of the type that [`Pool::carries`] says; `None` = the
+    /// pool is made of [`Pool::frps`].
     pub tunnels: Option<TunnelSelector>,
     /// The rule that picks. Default `round_robin`.
     pub balance: Balance,
@@ -37,6 +42,10 @@ pub struct Pool {
     pub limits: Limits,
     /// Retry rules.
     pub retry: Retry,
+    /// Requests wait for a member while there is none that can serve; `None` = never.
+    pub hold: Option<Hold>,
+    /// PROXY protocol header that begins each connection to a member: `Tcp` and `Tls` alone. `None` = none.
+    pub proxy_protocol: Option<ProxyHeader>,
     /// Deadline of one TCP connect. Default 2 s.
     pub connect_timeout: Duration,
     /// How long an unused connection to an endpoint is kept. Default 60 s.
@@ -54,8 +63,56 @@ pub struct PoolMember {
     pub frps: String,
     /// Share within this pool; defaults to the frps's own weight. 0 = no new traffic.
     pub weight: u32,
+    /// `tcp` and `udp`: the remote port on this frps; the pool's `port` unless it says otherwise. `None` elsewhere.
+    pub port: Option<u16>,
     /// 0 (default) is used first; members of a higher number stand by until no lower one is eligible. At most 7.
     pub priority: u32,
+}
+
+/// What is sent to a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Carries {
+    /// HTTP requests: http tunnels, or vhost http ports.
+    Http,
+    /// TLS connections that nobody here opens: https tunnels, or vhost https ports.
+    Tls,
+    /// Connections: tcp tunnels.
+    Tcp,
+    /// Datagrams: udp tunnels.
+    Udp,
+}
+
+impl Carries {
+    /// As error messages and the API write it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Tls => "tls",
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+}
+
+/// How long, and how many, requests wait for a tunnel that is away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hold {
+    /// Longest wait of one request. Default 3 s.
+    pub time: Duration,
+    /// Most requests that wait for one pool at a time. Default 1,000.
+    pub requests: u32,
+    /// Most bytes of heads and bodies that they hold together. Default 16 MiB.
+    pub bytes: u64,
+}
+
+/// Version of the PROXY protocol header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyHeader {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
 }
 
 /// The rule that picks (`balance:`).

@@ -1,10 +1,13 @@
 //! Checks that need more than one section: addresses bound twice, and what is legal but surely unmeant.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
 
 use super::{field, is_for_the_agent, items, pool_checks, tunnel_checks};
 use crate::{
-    model::{Config, Frps, HostMatch, Route, RouteMatch},
+    model::{Config, Frps, HostMatch, Listener, Protocol, Route, RouteMatch},
     read::{Ctx, Fault, Fields},
 };
 
@@ -28,13 +31,14 @@ fn bound_twice(ctx: &mut Ctx<'_>, root: &Fields<'_>, config: &Config) {
     if is_for_the_agent(root) {
         return;
     }
-    let mut bound = BTreeMap::new();
+    // Datagrams have ports of their own.
+    let mut bound: BTreeMap<(SocketAddr, bool), String> = BTreeMap::new();
     if config.admin.listen.port() != 0 {
-        bound.insert(config.admin.listen, "the admin listener".to_owned());
+        bound.insert((config.admin.listen, false), "the admin listener".to_owned());
     }
     if let Some(plugin) = &config.plugin
         && plugin.listen.port() != 0
-        && let Some(other) = bound.insert(plugin.listen, "the plugin listener".to_owned())
+        && let Some(other) = bound.insert((plugin.listen, false), "the plugin listener".to_owned())
         && let Some(at) = root.get("plugin")
     {
         let at = field(&at, "listen").unwrap_or(at);
@@ -48,13 +52,14 @@ fn bound_twice(ctx: &mut Ctx<'_>, root: &Fields<'_>, config: &Config) {
         if listener.bind.port() == 0 {
             continue;
         }
-        if let Some(other) = bound.get(&listener.bind) {
+        let address = (listener.bind, listener.protocol == Protocol::Udp);
+        if let Some(other) = bound.get(&address) {
             ctx.push(
                 Fault::error(&at, "bound-twice", format!("{} is bound by {other} already", at.seen()))
                     .help("give each listener an address of its own"),
             );
         } else {
-            bound.insert(listener.bind, format!("the listener \"{}\"", listener.name));
+            bound.insert(address, format!("the listener \"{}\"", listener.name));
         }
     }
 }
@@ -84,7 +89,11 @@ fn unused(ctx: &mut Ctx<'_>, root: &Fields<'_>, config: &Config) {
         config.pools.iter().flat_map(|pool| &pool.frps).map(|member| member.frps.as_str()).collect();
     for (item, server) in items(root, "frps").iter().zip(&config.frps) {
         let has_agent = config.agent.as_ref().is_some_and(|agent| agent.frps == server.name);
-        let tunnels = has_agent || tunnel_checks::tunnels_are_used(config, server);
+        let places =
+            |listener: &Listener| listener.frp.as_ref().is_some_and(|frp| frp.frps.contains(&server.name));
+        let tunnels = has_agent
+            || tunnel_checks::tunnels_are_used(config, server)
+            || config.listeners.iter().any(places);
         if !members.contains(server.name.as_str()) && !tunnels {
             let help = match (server.vhost_http_port, &server.admin) {
                 (Some(_), _) => "name it in a pool, or remove it",
@@ -95,8 +104,13 @@ fn unused(ctx: &mut Ctx<'_>, root: &Fields<'_>, config: &Config) {
             ctx.push(Fault::warning(item, "unused-frps", message).help(help));
         }
     }
-    let targets: BTreeSet<&str> =
-        config.routes.iter().flat_map(|route| &route.pools).map(|pool| pool.name.as_str()).collect();
+    let targets: BTreeSet<&str> = config
+        .routes
+        .iter()
+        .flat_map(|route| &route.pools)
+        .map(|pool| pool.name.as_str())
+        .chain(config.listeners.iter().filter_map(|listener| listener.pool.as_deref()))
+        .collect();
     for (item, pool) in items(root, "pools").iter().zip(&config.pools) {
         if !targets.contains(pool.name.as_str()) {
             let message = format!("no route leads to the pool \"{}\"", pool.name);
@@ -117,7 +131,12 @@ fn unused(ctx: &mut Ctx<'_>, root: &Fields<'_>, config: &Config) {
     for (item, listener) in items(root, "listeners").iter().zip(&config.listeners) {
         let tunnels = config.tunnels.serve
             && (config.tunnels.listeners.is_empty() || config.tunnels.listeners.contains(&listener.name));
-        if !everywhere
+        let without_routes = match listener.protocol {
+            Protocol::Tcp | Protocol::Udp | Protocol::Frp => true,
+            Protocol::TlsPassthrough => listener.pool.is_some(),
+            Protocol::Http => everywhere,
+        };
+        if !without_routes
             && !tunnels
             && !config.routes.iter().any(|route| route.listeners.contains(&listener.name))
         {

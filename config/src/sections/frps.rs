@@ -15,7 +15,9 @@ pub(super) fn read_all(ctx: &mut Ctx<'_>, at: &At<'_>) -> Vec<Frps> {
 
 fn frps(ctx: &mut Ctx<'_>, at: &At<'_>) -> Frps {
     let fields = Fields::open(ctx, at, &keys::FRPS);
-    let has_port = ["control_port", "vhost_http_port", "plugin"].iter().any(|key| fields.get(key).is_some());
+    let has_port = ["control_port", "vhost_http_port", "vhost_https_port", "plugin"]
+        .iter()
+        .any(|key| fields.get(key).is_some());
     if at.is_map() && !has_port {
         ctx.push(
             Fault::error(at, "frps-without-port", "this frps has no port").help(
@@ -35,6 +37,8 @@ fn frps(ctx: &mut Ctx<'_>, at: &At<'_>) -> Frps {
         labels: fields.get("labels").map(|at| labels::labels(ctx, &at)).unwrap_or_default(),
         control_port: fields.port(ctx, "control_port"),
         vhost_http_port: fields.port(ctx, "vhost_http_port"),
+        vhost_https_port: fields.port(ctx, "vhost_https_port"),
+        drain: fields.boolean(ctx, "drain"),
         weight: fields.u32(ctx, "weight"),
         admin: fields.get("admin").map(|at| admin(ctx, &at)),
         not_found_marker: marker(ctx, &fields),

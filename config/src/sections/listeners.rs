@@ -2,33 +2,130 @@
 
 use std::net::SocketAddr;
 
+use ipnet::IpNet;
+
+use super::{Known, leads::ONLY_FOR, lists};
 use crate::{
     keys,
-    model::{Listener, ListenerLimits, ListenerTimeouts, Protocol},
-    read::{At, Ctx, Fault, Fields, address, name, network, size, word},
+    model::{
+        Certificate, FrpListener, Frps, Listener, ListenerLimits, ListenerTimeouts, ListenerTls, Place,
+        Protocol, Together,
+    },
+    read::{At, Ctx, Fault, Fields, address, name, network, size, text, word},
     yaml::{Node, Span},
 };
 
-pub(super) fn read_all(ctx: &mut Ctx<'_>, at: &At<'_>) -> Vec<Listener> {
+pub(super) fn read_all(ctx: &mut Ctx<'_>, at: &At<'_>, frps: &[Frps], known: &Known) -> Vec<Listener> {
     let items = at.items(ctx);
-    items.iter().map(|item| listener(ctx, item)).collect()
+    items.iter().map(|item| listener(ctx, item, frps, known)).collect()
 }
 
-fn listener(ctx: &mut Ctx<'_>, at: &At<'_>) -> Listener {
+fn listener(ctx: &mut Ctx<'_>, at: &At<'_>, frps: &[Frps], known: &Known) -> Listener {
     let fields = Fields::open(ctx, at, &keys::LISTENER);
     let nothing = Node::null(Span::START);
     let part = |name: &'static str| fields.get(name).unwrap_or_else(|| fields.at().key(name, &nothing));
-    // The table allows one word, so there is nothing to tell apart yet.
-    let protocol = fields.read(ctx, "protocol", word).map_or(Protocol::Http, |_| Protocol::Http);
-    let proxies = fields.get("trusted_proxies").map(|at| at.one_or_many()).unwrap_or_default();
+    let protocol = fields.read(ctx, "protocol", word).map_or(Protocol::Http, protocol);
+    for (key, protocols, help) in ONLY_FOR {
+        if let Some(at) = fields.get(key)
+            && !protocols.contains(&protocol)
+        {
+            let message = format!("{key} means nothing on a listener for {}", protocol.word());
+            ctx.push(Fault::error(&at, "not-for-this-protocol", message).help(*help));
+        }
+    }
     Listener {
         name: fields.read(ctx, "name", name).unwrap_or_default(),
         bind: fields.read(ctx, "bind", address).unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0))),
         protocol,
-        trusted_proxies: proxies.iter().filter_map(|at| network(ctx, at, &keys::Kind::Network)).collect(),
+        pool: pool(ctx, &fields, protocol, known),
+        proxy_protocol: networks(ctx, &fields, "proxy_protocol"),
+        frp: (protocol == Protocol::Frp).then(|| frp(ctx, &fields, frps, known)),
+        tls: fields.get("tls").map(|at| tls(ctx, &at)),
+        trusted_proxies: networks(ctx, &fields, "trusted_proxies"),
         timeouts: timeouts(ctx, &part("timeouts")),
         limits: limits(ctx, &part("limits")),
     }
+}
+
+fn protocol(word: &str) -> Protocol {
+    Protocol::ALL.into_iter().find(|protocol| protocol.word() == word).unwrap_or(Protocol::Http)
+}
+
+fn networks(ctx: &mut Ctx<'_>, fields: &Fields<'_>, key: &'static str) -> Vec<IpNet> {
+    let items = fields.get(key).map(|at| at.one_or_many()).unwrap_or_default();
+    items.iter().filter_map(|at| network(ctx, at, &keys::Kind::Network)).collect()
+}
+
+fn pool(ctx: &mut Ctx<'_>, fields: &Fields<'_>, protocol: Protocol, known: &Known) -> Option<String> {
+    match fields.get("pool") {
+        Some(at) => {
+            let name = text(ctx, &at, &keys::Kind::Text)?;
+            known.pools.check(ctx, &at, &name).then_some(name)
+        }
+        None => {
+            if matches!(protocol, Protocol::Tcp | Protocol::Udp) {
+                let message = format!("a {} listener needs a pool", protocol.word());
+                ctx.push(Fault::error(fields.at(), "missing-key", message).help(format!(
+                    "add \"pool: NAME\": where everything goes; pools here: {}",
+                    crate::suggest::list(&known.pools.words())
+                )));
+            }
+            None
+        }
+    }
+}
+
+fn frp(ctx: &mut Ctx<'_>, fields: &Fields<'_>, frps: &[Frps], known: &Known) -> FrpListener {
+    const ADD: &str = "add \"control_port: 7000\" (what bindPort says in its frps.toml)";
+    let mut names = Vec::new();
+    if fields.get("frps").is_some() {
+        names = lists::frps(ctx, fields, known);
+        let at = fields.place("frps");
+        for name in &names {
+            let server = frps.iter().find(|server| server.name == *name);
+            if known.fleet_is_sound && server.is_some_and(|server| server.control_port.is_none()) {
+                let message = format!("the frps \"{name}\" has no control_port");
+                ctx.push(Fault::error(&at, "no-control-port", message).help(ADD));
+            }
+        }
+    } else {
+        let able = frps.iter().filter(|server| server.control_port.is_some());
+        names.extend(able.map(|server| server.name.clone()));
+        if names.is_empty() && known.fleet_is_sound {
+            let message = "no frps has a control_port, so clients can be placed nowhere";
+            ctx.push(Fault::error(fields.at(), "no-control-port", message).help(ADD));
+        }
+    }
+    FrpListener {
+        frps: names,
+        place: match fields.read(ctx, "place", word) {
+            Some("least_clients") => Place::LeastClients,
+            Some("source_ip") => Place::SourceIp,
+            Some(_) | None => Place::LeastTunnels,
+        },
+        together: match fields.read(ctx, "together", word) {
+            Some("user") => Together::User,
+            Some("source_ip") => Together::SourceIp,
+            Some(_) | None => Together::Nobody,
+        },
+    }
+}
+
+fn tls(ctx: &mut Ctx<'_>, at: &At<'_>) -> ListenerTls {
+    let fields = Fields::open(ctx, at, &keys::TLS);
+    let list = fields.get("certificates");
+    let items = list.as_ref().map(|at| at.items(ctx)).unwrap_or_default();
+    if let Some(at) = list.filter(|_| items.is_empty()) {
+        ctx.push(
+            Fault::error(&at, "no-certificate", "certificates lists none")
+                .help("add at least one: { cert: /path/chain.pem, key: /path/key.pem }"),
+        );
+    }
+    let certificate = |at: &At<'_>, ctx: &mut Ctx<'_>| {
+        let fields = Fields::open(ctx, at, &keys::CERTIFICATE);
+        Certificate { cert: fields.text(ctx, "cert").into(), key: fields.text(ctx, "key").into() }
+    };
+    ListenerTls { certificates: items.iter().map(|at| certificate(at, ctx)).collect() }
 }
 
 fn timeouts(ctx: &mut Ctx<'_>, at: &At<'_>) -> ListenerTimeouts {

@@ -5,7 +5,9 @@ mod checks;
 mod claims;
 mod frps;
 mod health;
+mod hold;
 mod labels;
+mod leads;
 mod limits;
 mod listeners;
 mod lists;
@@ -50,7 +52,6 @@ pub(crate) fn document(ctx: &mut Ctx<'_>, tree: &Node) -> Config {
     let frps = frps::read_all(ctx, &part("frps"));
     let fleet_is_sound = ctx.error_count() == before;
     let listener_names = declare_all(ctx, fields.get("listeners").as_ref(), "listener", "unknown-listener");
-    let listeners = listeners::read_all(ctx, &part("listeners"));
     let pool_names = declare_all(ctx, fields.get("pools").as_ref(), "pool", "unknown-pool");
     let mut known = Known {
         frps: frps_names,
@@ -59,16 +60,20 @@ pub(crate) fn document(ctx: &mut Ctx<'_>, tree: &Node) -> Config {
         fleet_is_sound,
         no_pools: false,
     };
+    let listeners = listeners::read_all(ctx, &part("listeners"), &frps, &known);
+    let leads = leads::Leads::new(&listeners, &fields);
     let has_plugin = frps.iter().any(|frps| frps.plugin.is_some());
     let tunnels = tunnels::tunnels(ctx, &part("tunnels"), &known, has_plugin);
     // An agent's file serves no visitors, a fleet of pure tunnel servers has nothing but its tunnels to serve.
     let alone = is_for_the_agent(&fields)
+        || !leads.has_http
         || tunnels.serve
             && frps.iter().any(|frps| frps.admin.is_some())
             && frps.iter().all(|frps| frps.vhost_http_port.is_none());
-    let pools = pools::read_all(ctx, &part("pools"), fields.get("frps").as_ref(), &frps, alone, &mut known);
+    let pools =
+        pools::read_all(ctx, &part("pools"), fields.get("frps").as_ref(), &frps, alone, &leads, &mut known);
     known.no_pools = pools.is_empty() && ctx.error_count() == before;
-    let routes = routes::read_all(ctx, &part("routes"), fields.get("pools").as_ref(), &known);
+    let routes = routes::read_all(ctx, &part("routes"), fields.get("pools").as_ref(), &leads, &known);
     let plugin = fields.get("plugin").map(|at| plugin::plugin(ctx, &at));
     let takeover = claims::takeover(ctx, &part("takeover"), &known);
     let claims = claims::claims(ctx, &part("claims"), &known);
@@ -92,6 +97,7 @@ pub(crate) fn document(ctx: &mut Ctx<'_>, tree: &Node) -> Config {
         audit: audit.unwrap_or_default(),
         agent,
     };
+    leads::check(ctx, &fields, &config);
     checks::cross_section(ctx, &fields, &config);
     config
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Known, affinity, health, limits, members, outlier, retry, tunnels};
+use super::{Known, affinity, health, hold, leads::Leads, limits, members, outlier, retry, tunnels};
 use crate::{
     keys::{self, Kind},
     model::{Affinity, Balance, Frps, Locality, Pool},
@@ -20,6 +20,7 @@ pub(super) fn read_all(
     frps_at: Option<&At<'_>>,
     frps: &[Frps],
     alone: bool,
+    leads: &Leads,
     known: &mut Known,
 ) -> Vec<Pool> {
     let items = at.items(ctx);
@@ -34,14 +35,22 @@ pub(super) fn read_all(
         known.pools.implicit(IMPLICIT);
         // Its faults can only be about the fleet, so they point there.
         let node = Node::map(&[("name", IMPLICIT)], fleet.node.span);
-        return vec![pool(ctx, &At { node: &node, path: fleet.path.clone() }, frps_at, frps, known)];
+        return vec![pool(ctx, &At { node: &node, path: fleet.path.clone() }, frps_at, frps, leads, known)];
     }
-    items.iter().map(|item| pool(ctx, item, frps_at, frps, known)).collect()
+    items.iter().map(|item| pool(ctx, item, frps_at, frps, leads, known)).collect()
 }
 
-fn pool(ctx: &mut Ctx<'_>, at: &At<'_>, frps_at: Option<&At<'_>>, frps: &[Frps], known: &Known) -> Pool {
+fn pool(
+    ctx: &mut Ctx<'_>,
+    at: &At<'_>,
+    frps_at: Option<&At<'_>>,
+    frps: &[Frps],
+    leads: &Leads,
+    known: &Known,
+) -> Pool {
     let fields = Fields::open(ctx, at, &keys::POOL);
     let name = fields.read(ctx, "name", name).unwrap_or_default();
+    let carries = leads.carries(ctx, at, &name);
     let selector = fields.get("tunnels").map(|at| tunnels::selector(ctx, &at, frps, known));
     if let (Some(_), Some(at)) = (&selector, fields.get("frps")) {
         ctx.push(
@@ -51,12 +60,13 @@ fn pool(ctx: &mut Ctx<'_>, at: &At<'_>, frps_at: Option<&At<'_>>, frps: &[Frps],
     }
     let frps = match &selector {
         Some(_) => Vec::new(),
-        None => members::members(ctx, &fields, frps_at, frps, known),
+        None => members::members(ctx, &fields, frps_at, frps, carries, known),
     };
     let affinity = fields.read(ctx, "affinity", affinity::affinity);
     let Rule { balance, latency_decay, hash_bound } = rule_of(ctx, &fields, affinity.as_ref());
     Pool {
         name,
+        carries,
         frps,
         tunnels: selector,
         balance,
@@ -70,6 +80,8 @@ fn pool(ctx: &mut Ctx<'_>, at: &At<'_>, frps_at: Option<&At<'_>>, frps: &[Frps],
         outlier: fields.read(ctx, "outlier", outlier::outlier).flatten(),
         limits: limits::limits(ctx, &fields),
         retry: retry::retry(ctx, &fields),
+        hold: hold::hold(ctx, &fields),
+        proxy_protocol: hold::proxy_protocol(ctx, &fields, carries),
         connect_timeout: fields.duration(ctx, "connect_timeout"),
         keepalive: fields.duration(ctx, "keepalive"),
         fail_timeout: fields.duration(ctx, "fail_timeout"),

@@ -1,6 +1,6 @@
 //! `routes`: match → weighted pools.
 
-use super::{Known, matches, members::reference, pools::IMPLICIT};
+use super::{Known, leads::Leads, matches, members::reference, pools::IMPLICIT};
 use crate::{
     keys::{self, Kind},
     model::{Route, WeightedPool},
@@ -13,11 +13,20 @@ pub(super) fn read_all(
     ctx: &mut Ctx<'_>,
     at: &At<'_>,
     pools_at: Option<&At<'_>>,
+    leads: &Leads,
     known: &Known,
 ) -> Vec<Route> {
     let items = at.items(ctx);
     if items.is_empty() && at.is_null_or_empty_list() {
-        let names = known.pools.all();
+        // Without an http listener there is nothing for a route to do.
+        if !leads.has_http {
+            return Vec::new();
+        }
+        let all = known.pools.all();
+        let names: Vec<&String> = all.iter().filter(|name| !leads.is_led_to(name)).collect();
+        if names.is_empty() && !all.is_empty() {
+            return Vec::new();
+        }
         // A fleet of pure tunnel servers: its tunnels are routes by themselves.
         if names.is_empty() && known.fleet_is_sound && known.no_pools {
             return Vec::new();
@@ -38,7 +47,7 @@ pub(super) fn read_all(
         let fields = Fields::open(ctx, &At { node: &node, path: at.path.clone() }, &keys::ROUTE);
         let mut route = settings(ctx, &fields, 0, known);
         route.pools =
-            names.iter().take(1).map(|name| WeightedPool { name: name.clone(), weight: 1 }).collect();
+            names.iter().take(1).map(|name| WeightedPool { name: (*name).clone(), weight: 1 }).collect();
         return vec![route];
     }
     declare_defaults(ctx, &items);

@@ -1,9 +1,9 @@
 //! `tunnels` and `pools[].tunnels`: tunnels as routes by themselves, and as members of a pool.
 
-use super::{Known, affinity, labels, limits, lists, pools, retry};
+use super::{Known, affinity, hold, labels, limits, lists, pools, retry};
 use crate::{
     keys::{self, Kind},
-    model::{DomainPattern, Frps, Locality, Pool, TunnelSelector, Tunnels},
+    model::{Carries, DomainPattern, Frps, Locality, Pool, TunnelSelector, Tunnels},
     read::{At, Ctx, Fault, Fields, duration_or_off, text},
 };
 
@@ -42,6 +42,7 @@ fn pool(ctx: &mut Ctx<'_>, at: &At<'_>) -> Pool {
     let rule = pools::rule_of(ctx, &fields, affinity.as_ref());
     Pool {
         name: "auto".into(),
+        carries: Carries::Http,
         frps: Vec::new(),
         tunnels: None,
         balance: rule.balance,
@@ -55,6 +56,8 @@ fn pool(ctx: &mut Ctx<'_>, at: &At<'_>) -> Pool {
         outlier: None,
         limits: limits::limits(ctx, &fields),
         retry: retry::retry(ctx, &fields),
+        hold: hold::hold(ctx, &fields),
+        proxy_protocol: None,
         connect_timeout: fields.duration(ctx, "connect_timeout"),
         keepalive: fields.duration(ctx, "keepalive"),
         fail_timeout: fields.duration(ctx, "fail_timeout"),

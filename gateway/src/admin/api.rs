@@ -12,7 +12,6 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use frp_gateway_config::model::Protocol;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -39,9 +38,7 @@ pub async fn listeners(State(app): State<App>) -> Json<Vec<ListenerView>> {
     let view = listeners.map(|listener| ListenerView {
         name: listener.name.clone(),
         address: state.addresses.get(&listener.name).copied(),
-        protocol: match listener.protocol {
-            Protocol::Http => "http",
-        },
+        protocol: listener.protocol.word(),
     });
     Json(view.collect())
 }

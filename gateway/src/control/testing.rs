@@ -34,6 +34,8 @@ pub(crate) fn frps(name: &str, port: u16) -> Frps {
         labels: BTreeMap::new(),
         control_port: None,
         vhost_http_port: Some(port),
+        vhost_https_port: None,
+        drain: false,
         weight: 1,
         admin: None,
         plugin: None,
@@ -49,6 +51,10 @@ pub(crate) fn listener(name: &str) -> Listener {
         name: name.into(),
         bind: "127.0.0.1:0".parse().unwrap(),
         protocol: Protocol::Http,
+        pool: None,
+        proxy_protocol: Vec::new(),
+        frp: None,
+        tls: None,
         trusted_proxies: Vec::new(),
         timeouts: ListenerTimeouts {
             header: Duration::from_secs(10),
@@ -67,10 +73,17 @@ pub(crate) fn listener(name: &str) -> Listener {
 
 /// A pool of `(frps, weight)`.
 pub(crate) fn pool(name: &str, members: &[(&str, u32)]) -> Pool {
-    let member =
-        |(frps, weight): &(&str, u32)| PoolMember { frps: (*frps).into(), weight: *weight, priority: 0 };
+    let member = |(frps, weight): &(&str, u32)| PoolMember {
+        frps: (*frps).into(),
+        weight: *weight,
+        priority: 0,
+        port: None,
+    };
     Pool {
         name: name.into(),
+        carries: frp_gateway_config::model::Carries::Http,
+        hold: None,
+        proxy_protocol: None,
         frps: members.iter().map(member).collect(),
         tunnels: None,
         balance: Balance::RoundRobin,
