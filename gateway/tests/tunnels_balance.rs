@@ -122,6 +122,35 @@ async fn a_slow_application_gets_less_than_a_tenth_under_peak_ewma() {
 }
 
 #[tokio::test]
+async fn least_request_sends_to_the_frpc_with_the_fewest_in_flight() {
+    let rest = "tunnels: { pool: { balance: least_request } }";
+    let world = World::start(&["a", "b"], rest).await;
+    let (mut apps, mut clients) = (Vec::new(), Vec::new());
+    // Two of one group on one frps, the third on another; the third counts double.
+    for (at, name, weight) in [(0, "one", 1), (0, "two", 1), (1, "heavy", 2)] {
+        let app = app(name);
+        let proxy = Proxy::http("web", app.addr(), &[HOST]).group("g", "k");
+        clients.push(world.frpc(at, name, vec![proxy.metadata("gw_weight", &weight.to_string())]).await);
+        apps.push(app);
+    }
+    // Forty requests that nobody answers, one after the other: each goes where the fewest are, by weight.
+    let arrived = async || apps.iter().map(DemoApp::requests).sum::<u64>();
+    let before: Vec<_> = apps.iter().map(DemoApp::requests).collect();
+    let mut hanging = Vec::new();
+    for n in 1..=40 {
+        let web = world.web;
+        hanging.push(tokio::spawn(async move { http::get(web, HOST, "/hang").await }));
+        let wanted = before.iter().sum::<u64>() + n;
+        until("the request to arrive", SOON, async || (arrived().await >= wanted).then_some(()))
+            .await
+            .expect("it arrives");
+    }
+    let shares: Vec<_> = apps.iter().zip(&before).map(|(app, before)| app.requests() - before).collect();
+    assert_eq!(shares, [10, 10, 20], "in flight at each");
+    hanging.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test]
 async fn a_key_stays_with_its_tunnel_and_moves_only_when_that_leaves() {
     let rest = "tunnels: { pool: { balance: maglev, affinity: { header: x-user } } }";
     let (world, _apps, mut clients) = nine(rest).await;

@@ -59,6 +59,8 @@ pub enum Event {
         domains: Vec<String>,
         /// Whether it was taken over.
         taken_over: bool,
+        /// An agent told it, as opposed to the frps itself.
+        by_agent: bool,
     },
     /// A plugin call said that a proxy was closed. It may be back already.
     TunnelClosing {
@@ -66,6 +68,8 @@ pub enum Event {
         frps: String,
         /// Name of the proxy.
         name: String,
+        /// An agent told it, as opposed to the frps itself.
+        by_agent: bool,
     },
     /// An frps did not tell; its last listing stays.
     FrpsUnreachable {

@@ -43,14 +43,14 @@ pub fn plugin_state(board: &Board) -> (Arc<PluginState>, mpsc::Receiver<Told>) {
 pub async fn pass_on(mut told: mpsc::Receiver<Told>, control: Handle, audit: AuditHandle) {
     while let Some(told) = told.recv().await {
         audit.heard(&told);
-        let Told { frps, heard, by_agent: _ } = told;
+        let Told { frps, heard, by_agent } = told;
         let event = match heard {
             Heard::Login { .. } | Heard::Claim { refused: Some(_), .. } => continue,
             Heard::Claim { name, user, kind, domains, taken_over, refused: None } => {
                 let Some(kind) = ProxyKind::of_word(&kind) else { continue };
-                Event::TunnelClaimed { frps, name, user, kind, domains, taken_over }
+                Event::TunnelClaimed { frps, name, user, kind, domains, taken_over, by_agent }
             }
-            Heard::Closing { name, user: _ } => Event::TunnelClosing { frps, name },
+            Heard::Closing { name, user: _ } => Event::TunnelClosing { frps, name, by_agent },
         };
         if !control.send(event).await {
             return;

@@ -36,11 +36,11 @@ pub fn reduce(state: &State, event: Event, now: Now) -> Step {
         Event::TunnelsSeen { frps, server, online, gone, lapsed } => {
             tunnels::seen(state, &frps, &server, Seen { online, gone, lapsed }, now)
         }
-        Event::TunnelClaimed { frps, name, user, kind, domains, taken_over } => {
+        Event::TunnelClaimed { frps, name, user, kind, domains, taken_over, by_agent: _ } => {
             let claimed = Claimed { user, kind, domains, taken_over, at: now.wall };
             tunnels::claimed(state, frps, name, claimed)
         }
-        Event::TunnelClosing { frps, name } => tunnels::closing(state, frps, name),
+        Event::TunnelClosing { frps, name, by_agent: _ } => tunnels::closing(state, frps, name),
         Event::DrainBegan => Step { state: State { draining: true, ..state.clone() }, effects: Vec::new() },
     }
 }

@@ -313,6 +313,11 @@ impl Control {
         if let Event::FrpsListed { frps, begun, .. } = &event {
             self.listed.push((frps.clone(), *begun));
         }
+        if let Event::TunnelClaimed { frps, by_agent, .. } | Event::TunnelClosing { frps, by_agent, .. } =
+            &event
+        {
+            self.tunnels.watch(frps).heard(*by_agent);
+        }
         let Step { mut state, effects } = reduce(&self.state, event, now);
         let mut prepared = self.prepare(&mut state, &effects, now).await?;
         self.state = state;

@@ -60,8 +60,8 @@ pub async fn serve(
     scratch.holders.clear();
     // Whoever is in a pool of tunnels has the tunnel.
     if !pool.of_tunnels && !request.snapshot.tunnels.is_empty() {
-        let path = String::from_utf8_lossy(scratch.request.path.of(buffer.filled()));
-        request.snapshot.tunnels.holders(&scratch.host, &path, |frps| scratch.holders.push(frps));
+        let path = scratch.request.path.of(buffer.filled());
+        request.snapshot.tunnels.holders(&scratch.host, path, |frps| scratch.holders.push(frps));
     }
     if pool.guarded {
         leave_out_who_refuses(pool, scratch, buffer.filled())?;

@@ -4,7 +4,7 @@ use std::{
     sync::{
         Arc,
         atomic::{
-            AtomicU64,
+            AtomicBool, AtomicU64,
             Ordering::{Acquire, Relaxed, Release},
         },
     },
@@ -28,6 +28,8 @@ pub struct FrpsWatch {
     doubted: AtomicU64,
     /// When the last complete listing began.
     listed: AtomicU64,
+    /// It calls us itself: when we hear nothing, nothing was registered.
+    calls_us: AtomicBool,
 }
 
 impl FrpsWatch {
@@ -39,6 +41,11 @@ impl FrpsWatch {
     /// Something happened that may have moved ports: until the next listing, what is known isn't enough.
     pub fn doubt(&self, now: Tick) {
         self.doubted.fetch_max(now.as_nanos().max(1), Relaxed);
+    }
+
+    /// A plugin call was heard, from the frps itself or from an agent.
+    pub fn heard(&self, by_agent: bool) {
+        self.calls_us.store(!by_agent, Relaxed);
     }
 
     /// What a complete listing, begun at `begun`, says is in force: endpoints that it doesn't have are retired.
@@ -57,7 +64,8 @@ impl FrpsWatch {
     /// Whether the port that was just connected to is `tunnel`'s.
     ///
     /// Sound because the question is put after the connect: who has the port then had it at the connect (a registration is
-    /// never repeated). When the admin API can't tell, what is known counts unless something has happened since.
+    /// never repeated). When the admin API can't tell, what is known counts if nothing can have happened since: the frps calls us itself
+    /// before each registration, and hasn't. An agent may have answered it behind a network that is cut.
     pub async fn is_still(&self, tunnel: &Arc<Registration>) -> bool {
         let (reply, answer) = oneshot::channel();
         self.ask(Ask::Verify { tunnel: Arc::clone(tunnel), reply });
@@ -65,7 +73,7 @@ impl FrpsWatch {
             Ok(Ok(Verdict::Same)) => true,
             Ok(Ok(Verdict::Changed)) => false,
             Ok(Ok(Verdict::Unknown) | Err(_)) | Err(_) => {
-                self.doubted.load(Relaxed) <= self.listed.load(Acquire)
+                self.calls_us.load(Relaxed) && self.doubted.load(Relaxed) <= self.listed.load(Acquire)
             }
         }
     }
@@ -85,7 +93,12 @@ mod tests {
     async fn a_verdict_counts_and_silence_leaves_what_is_known_unless_it_is_in_doubt() {
         let (watch, tunnel) = (FrpsWatch::default(), tunnel());
         let at = |seconds: u64| Tick::from_nanos(seconds * 1_000_000_000);
+        assert!(!watch.is_still(&tunnel).await, "nobody to ask, and it never called us");
+        watch.heard(false);
         assert!(watch.is_still(&tunnel).await, "nobody to ask, nothing has happened");
+        watch.heard(true);
+        assert!(!watch.is_still(&tunnel).await, "somebody else answers it");
+        watch.heard(false);
         watch.doubt(at(5));
         assert!(!watch.is_still(&tunnel).await, "something happened since the last listing");
         watch.listed(at(6));

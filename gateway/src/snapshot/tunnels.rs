@@ -7,7 +7,7 @@
 //! The table is persistent (a hash trie): a changed host costs O(log n), whatever the size of the fleet, and requests that
 //! hold an older one keep it.
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use lb_algos::Tick;
 use rpds::HashTrieMapSync;
@@ -172,12 +172,13 @@ impl Tunnels {
     ///
     /// Over the whole fleet the most specific domain level with a match wins, as it does inside one frps. Returns
     /// whether there was one.
-    pub fn holders(&self, host: &str, path: &str, mut found: impl FnMut(u32)) -> bool {
+    pub fn holders(&self, host: &str, path: &[u8], mut found: impl FnMut(u32)) -> bool {
+        let path = decoded(path);
         for level in levels(host) {
             let Some(known) = self.hosts.get(level) else { continue };
             let mut any = false;
             for holder in &known.holders {
-                if holder.locations.iter().any(|location| path.starts_with(location.as_ref())) {
+                if holder.locations.iter().any(|location| path.starts_with(location.as_bytes())) {
                     found(holder.frps);
                     any = true;
                 }
@@ -193,12 +194,32 @@ impl Tunnels {
     #[must_use]
     pub fn route_at(&self, level: &str, request: &impl Request) -> Option<&TunnelRoute> {
         let routes = &self.hosts.get(level)?.routes;
-        let path = request.path();
+        let path = decoded(request.path());
         routes.iter().find(|route| {
             path.starts_with(route.location.as_bytes())
                 && (!self.by_user || route.user.is_empty() || request.is_basic_user(&route.user))
         })
     }
+}
+
+/// A path as frps compares it with locations: `%` sequences stand for the bytes they mean. A broken one stays as it is.
+fn decoded(path: &[u8]) -> Cow<'_, [u8]> {
+    if memchr::memchr(b'%', path).is_none() {
+        return Cow::Borrowed(path);
+    }
+    let digit = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16));
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut at = 0;
+    while let Some(byte) = path.get(at) {
+        let pair = (digit(path.get(at + 1)), digit(path.get(at + 2)));
+        let (byte, length) = match (byte, pair) {
+            (b'%', (Some(high), Some(low))) => (u8::try_from(high * 16 + low).unwrap_or(b'%'), 3),
+            (byte, _) => (*byte, 1),
+        };
+        bytes.push(byte);
+        at += length;
+    }
+    Cow::Owned(bytes)
 }
 
 /// Where a domain (lower case) is filed: `.suffix` for `*.suffix`.
@@ -234,7 +255,7 @@ mod tests {
 
     fn found(tunnels: &Tunnels, host: &str, path: &str) -> Vec<u32> {
         let mut all = Vec::new();
-        tunnels.holders(host, path, |frps| all.push(frps));
+        tunnels.holders(host, path.as_bytes(), |frps| all.push(frps));
         all
     }
 
@@ -257,6 +278,15 @@ mod tests {
         assert_eq!(found(&tunnels, "x.wild.test", "/only/1"), [3]);
         assert_eq!(found(&tunnels, "x.wild.test", "/else"), [2], "no location falls through to the wildcard");
         assert!(tunnels.knows("y.wild.test") && !tunnels.knows("nobody.test"));
+    }
+
+    #[test]
+    fn a_path_means_what_its_percent_sequences_stand_for() {
+        let text = |path: &str| String::from_utf8_lossy(&decoded(path.as_bytes())).into_owned();
+        assert!(matches!(decoded(b"/plain"), Cow::Borrowed(_)), "nothing to decode, nothing copied");
+        assert_eq!(text("/%61pi%2Fv1"), "/api/v1");
+        assert_eq!(text("/%2561"), "/%61", "once, not twice");
+        assert_eq!(text("/%zz%4"), "/%zz%4", "what is none stays");
     }
 
     #[test]

@@ -121,6 +121,8 @@ table! {
         "Tunnels of every type that are known of the frps."
     TUNNELS: Gauge "frp_gateway_tunnels" ["frps", "state"]
         "Tunnels of the frps by state: live, suspect (said to be closing), claimed (announced, not seen yet), unserved (live, but not for http here)."
+    TUNNELS_STALE: Gauge "frp_gateway_tunnels_stale" ["frps"]
+        "Tunnels of the frps that are used as they were last known, because its admin API does not answer."
     TUNNEL_HOSTS: Gauge "frp_gateway_tunnel_hosts" []
         "Hosts that some tunnel claims."
     TUNNEL_CONFLICTS: Gauge "frp_gateway_tunnel_conflicts" []
@@ -167,6 +169,9 @@ pub fn reference() -> String {
          configuration, never anything a visitor sent; `endpoint` is the name of its frps, or `tunnels` for all tunnels of a pool together. \
          Tunnels without a pool of their own have route and pool `auto`. Series appear and vanish with \
          what they count for; counters survive a reload.\n\n\
+         Tunnels come and go, so their series are bounded: the first `tunnels.series` (100) tunnels are counted one by one, and a \
+         pool of tunnels shows its members (`frp_gateway_endpoint_…`, as `FRPS/TUNNEL`) while it has no more than that; pools that tunnels make by themselves \
+         never do. `GET /api/v1/tunnels` and `frp-gateway status --tunnels` show every one.\n\n\
          | name | type | labels | meaning |\n| --- | --- | --- | --- |\n",
     );
     let mut row = |name: &str, kind: Kind, labels: &str, help: &str| {

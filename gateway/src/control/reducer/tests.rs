@@ -294,7 +294,7 @@ fn holders_follow_their_frps_to_its_new_position() {
     let fleet = Fleet { config: &config, directory: &replay.state.directory, now: Tick::ZERO };
     let tunnels = TunnelIdentities::new(1).all(fleet, Arc::new(Route::of_tunnels(None)));
     let mut holders = Vec::new();
-    tunnels.holders("x.test", "/", |frps| holders.push(frps));
+    tunnels.holders("x.test", b"/", |frps| holders.push(frps));
     assert_eq!(holders, [1]);
 }
 

@@ -61,8 +61,8 @@ pub(super) fn explain(
     let mut notes = Vec::new();
     let mut holders = Vec::new();
     if !pool.of_tunnels && !asked.snapshot.tunnels.is_empty() {
-        let path = String::from_utf8_lossy(head.path.of(asked.wire));
-        asked.snapshot.tunnels.holders(host, &path, |frps| holders.push(frps));
+        let path = head.path.of(asked.wire);
+        asked.snapshot.tunnels.holders(host, path, |frps| holders.push(frps));
     }
     let refusing: Vec<usize> = (0..pool.members.len())
         .filter(|index| pool.members[*index].auth().is_some_and(|auth| !auth::admits(auth, head, asked.wire)))

@@ -32,7 +32,7 @@ use crate::{
         audit::AuditHandle,
         log,
         shard::{Counter, Histogram, LATENCY_BOUNDS, Shards},
-        stats::{CLASSES, FAILURES, ListenerShard, PoolShard, RequestShard},
+        stats::{CLASSES, EndpointShard, FAILURES, ListenerShard, PoolShard, RequestShard, TunnelStats},
     },
 };
 
@@ -95,8 +95,9 @@ impl Collector for Gateway {
         pools(&mut families, &snapshot);
         let serves = self.board.load().config.as_ref().is_some_and(|config| config.tunnels.serve);
         if serves {
-            tunnels(&mut families, &snapshot);
+            auto(&mut families, &snapshot.tunnel_stats);
         }
+        tunnels(&mut families, &snapshot);
         self.process(&mut families);
         families.finish()
     }
@@ -111,16 +112,7 @@ fn routes(families: &mut Families, snapshot: &Snapshot) {
             }
             answers(families, [&route.name, pool, "tunnels"], &split.stats.rest);
             for (member, requests) in split.pool.members.iter().zip(&split.stats.requests) {
-                for (at, class) in CLASSES.iter().enumerate() {
-                    let count = requests.sum(|shard| &shard.by_class[at]);
-                    if count > 0 {
-                        families.add(
-                            super::REQUESTS,
-                            &[&route.name, pool, member.endpoint.label(), class],
-                            count,
-                        );
-                    }
-                }
+                answers(families, [&route.name, pool, member.endpoint.label()], requests);
             }
             duration(families, [&route.name, pool], &split.stats.latency);
         }
@@ -147,15 +139,18 @@ fn duration(families: &mut Families, labels: [&str; 2], latency: &Shards<Histogr
     }
 }
 
-/// Tunnels that are routes by themselves, and each for itself.
-fn tunnels(families: &mut Families, snapshot: &Snapshot) {
-    let stats = &snapshot.tunnel_stats;
+/// Tunnels that are routes by themselves, together.
+fn auto(families: &mut Families, stats: &TunnelStats) {
     answers(families, ["auto", "auto", "tunnels"], &stats.split.rest);
     duration(families, ["auto", "auto"], &stats.split.latency);
     pool_counters(families, "auto", &stats.pool);
-    for (tunnel, requests) in
-        stats.series.iter().map(|(name, requests)| (&**name, requests)).chain([("other", &stats.other)])
-    {
+}
+
+/// Each tunnel for itself, and who claims what.
+fn tunnels(families: &mut Families, snapshot: &Snapshot) {
+    let stats = &snapshot.tunnel_stats;
+    let named = stats.series.iter().map(|(name, requests)| (&**name, requests));
+    for (tunnel, requests) in named.chain([("other", &stats.other)]) {
         for (at, class) in CLASSES.iter().enumerate() {
             let count = requests.sum(|shard| &shard.by_class[at]);
             if count > 0 {
@@ -186,7 +181,8 @@ fn listeners(families: &mut Families, snapshot: &Snapshot) {
 }
 
 fn pools(families: &mut Families, snapshot: &Snapshot) {
-    let (now, mut seen) = (clock::now(), HashSet::new());
+    let now = clock::now();
+    let (mut seen, mut endpoints) = (HashSet::new(), Vec::new());
     for pool in &snapshot.pools {
         pool_counters(families, &pool.name, &pool.stats);
         families.add(super::POOL_QUEUE, &[&pool.name], pool.queue.len().into());
@@ -195,14 +191,19 @@ fn pools(families: &mut Families, snapshot: &Snapshot) {
             continue;
         }
         for member in &pool.members {
-            let endpoint = &member.endpoint;
+            let endpoint = &*member.endpoint;
             let up = member.state.is_healthy() && !endpoint.is_down(now);
             families.add(super::ENDPOINT_UP, &[&pool.name, endpoint.label()], u64::from(up));
             watch_verdicts(families, pool, member, now);
             if seen.insert(endpoint.number) {
-                endpoint_counters(families, endpoint);
+                endpoints.push(endpoint);
             }
         }
+    }
+    // A vhost port is another endpoint for a pool of tunnels than for one of servers; their series is one.
+    endpoints.sort_by(|one, other| one.label().cmp(other.label()));
+    for namesakes in endpoints.chunk_by(|one, other| one.label() == other.label()) {
+        endpoint_counters(families, namesakes);
     }
 }
 
@@ -238,15 +239,20 @@ fn watch_verdicts(families: &mut Families, pool: &Pool, member: &Member, now: Ti
     }
 }
 
-fn endpoint_counters(families: &mut Families, endpoint: &Endpoint) {
-    let (name, stats): (_, &Shards<_>) = (endpoint.label(), &endpoint.stats);
-    families.add(super::ENDPOINT_IN_FLIGHT, &[name], endpoint.in_flight().into());
-    families.add(super::ENDPOINT_CONNECTIONS, &[name], endpoint.connections().into());
-    families.add(super::ENDPOINT_CONNECTS, &[name], stats.sum(|shard| &shard.connects));
-    families.add(super::ENDPOINT_REUSES, &[name], stats.sum(|shard| &shard.reuses));
-    families.add(super::ENDPOINT_ABSENT, &[name], stats.sum(|shard| &shard.absent));
+/// Of endpoints of one name, together.
+fn endpoint_counters(families: &mut Families, namesakes: &[&Endpoint]) {
+    let Some(name) = namesakes.first().map(|endpoint| endpoint.label()) else { return };
+    let now = |gauge: fn(&Endpoint) -> u32| namesakes.iter().map(|one| u64::from(gauge(one))).sum();
+    families.add(super::ENDPOINT_IN_FLIGHT, &[name], now(Endpoint::in_flight));
+    families.add(super::ENDPOINT_CONNECTIONS, &[name], now(Endpoint::connections));
+    let sum = |counter: &dyn Fn(&EndpointShard) -> &Counter| {
+        namesakes.iter().map(|one| one.stats.sum(counter)).sum::<u64>()
+    };
+    families.add(super::ENDPOINT_CONNECTS, &[name], sum(&|shard| &shard.connects));
+    families.add(super::ENDPOINT_REUSES, &[name], sum(&|shard| &shard.reuses));
+    families.add(super::ENDPOINT_ABSENT, &[name], sum(&|shard| &shard.absent));
     for (at, reason) in FAILURES.iter().enumerate() {
-        families.add(super::ENDPOINT_FAILURES, &[name, reason], stats.sum(|shard| &shard.failures[at]));
+        families.add(super::ENDPOINT_FAILURES, &[name, reason], sum(&|shard| &shard.failures[at]));
     }
 }
 
@@ -277,6 +283,8 @@ impl Gateway {
             families.add(super::TUNNELS, &[name, "suspect"], suspect);
             families.add(super::TUNNELS, &[name, "claimed"], frps.claimed.len() as u64);
             families.add(super::TUNNELS, &[name, "unserved"], count(&|tunnel| !serves(tunnel)));
+            let stale = if frps.is_stale() { live + suspect } else { 0 };
+            families.add(super::TUNNELS_STALE, &[name], stale);
         }
         let counts = state.counts;
         for (event, count) in [

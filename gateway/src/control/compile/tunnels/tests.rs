@@ -330,7 +330,7 @@ fn pools_of_vhost_ports_prefer_every_server_that_has_the_host_whoever_claims_it(
         world.put(frps, &proxy.name.clone(), Some(proxy));
     }
     let mut holders = Vec::new();
-    world.snapshot.tunnels.holders("x.test", "/", |frps| holders.push(frps));
+    world.snapshot.tunnels.holders("x.test", b"/", |frps| holders.push(frps));
     assert_eq!(holders, [0, 1]);
 }
 
