@@ -508,6 +508,7 @@ impl Control {
         self.touched.clear();
         self.published_at = Instant::now();
         self.parts.published.store(Arc::new(snapshot));
+        self.parts.workers.news();
         settlement.apply(now);
         // New rules and new members are looked at now, not within a second.
         self.parts.published.load().pools.iter().for_each(|pool| pool.bell.notify_one());
@@ -573,6 +574,7 @@ impl Control {
             tunnel_stats: self.tunnels.stats(),
             tunnels: Arc::new(tunnels),
         }));
+        self.parts.workers.news();
         self.tell_conflicts(&lost);
     }
 

@@ -89,6 +89,9 @@ struct Line<'a> {
     /// Which endpoints were looked at then.
     #[serde(skip_serializing_if = "Option::is_none")]
     among: Option<&'static str>,
+    /// How long it waited for a tunnel to come back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    held_ms: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     class: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -139,6 +142,7 @@ pub fn write(
         attempts: report.attempts,
         pick: (report.attempts > 0).then(|| report.why.reason.label()),
         among: (report.attempts > 0).then(|| report.why.among.label()),
+        held_ms: report.held.map(|held| (held.as_secs_f64() * 1e6).round() / 1e3),
         class: report.refusal.map(crate::error::Refusal::label),
         user_agent: user_agent.as_deref(),
         request_id: report.request_id.map(|id| format!("{id:016x}")),

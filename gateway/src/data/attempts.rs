@@ -23,6 +23,7 @@ use super::{
     connection::Next,
     exchange::{Body, Report, Request, Scratch, Stop},
     headers,
+    hold::{self, Away},
     io::until,
     pick::{self, Keep, Knowledge, Picked},
     reason::{Among, Because, Why},
@@ -33,7 +34,7 @@ use crate::{
     clock,
     error::Refusal,
     http1::{RequestBody, RequestHead},
-    snapshot::{InFlight, Listener, Pool},
+    snapshot::{Endpoint, InFlight, Listener, Pool},
     telemetry::stats::PickStats,
 };
 
@@ -72,7 +73,7 @@ pub async fn serve(
     let mut now = clock::tick_of(request.begun);
     worker.with_policy(pool, |state| state.count_request(pool, now));
     let mut drawn = 0; // attempts that count against `retry.attempts`
-    let (mut absent, mut broken) = (0, None);
+    let (mut absent, mut broken, mut suspect) = (0, None, None);
     let (half_closed, mut crowded) = (Cell::new(false), false);
     loop {
         // 4. A member, and a slot at it.
@@ -88,9 +89,9 @@ pub async fn serve(
             }
             Chosen::Nobody => {
                 pool.stats.of(worker.id).exhausted.inc();
-                return Err(out_of_members(request, scratch, absent, broken));
+                return Err(out_of_members(request, scratch, absent, broken, suspect));
             }
-            Chosen::SessionAway => return Err(Stop::Refused(Refusal::SessionAway, "")),
+            Chosen::SessionAway => return Err(session_away(pool)),
         };
         let member = &pool.members[index];
         if !std::mem::take(&mut crowded) {
@@ -115,8 +116,9 @@ pub async fn serve(
                 && scratch.request.body != RequestBody::Length(0)
                 && !scratch.request.expect_continue
                 && member.tunnel.is_none()
-                && !scratch.holders.contains(&member.frps)
-                && !worker.absences.borrow().is_confirmed(request.scope, member.endpoint.number),
+                && (request.held
+                    || !(scratch.holders.contains(&member.frps)
+                        || worker.absences.borrow().is_confirmed(request.scope, member.endpoint.number))),
             // Nobody else may answer in a strict session.
             may_reject: idempotent
                 && drawn < pool.retry.attempts
@@ -140,19 +142,30 @@ pub async fn serve(
                 now = clock::now();
                 continue;
             }
-            Ending::Unreached => broken = Some((Refusal::ConnectFailed, "connect")),
+            Ending::Unreached => (broken, suspect) = (Some((Refusal::ConnectFailed, "connect")), None),
             Ending::Rejected => {
                 drawn += 1;
                 broken = Some((Refusal::UpstreamBroken, "status"));
                 back_off(request, drawn, deadline).await;
             }
+            // A tunnel that died is nobody's to pay for.
+            Ending::Failed(refusal @ Refusal::UpstreamBroken, detail)
+                if hold::is_dead(&member.endpoint).await =>
+            {
+                (broken, suspect) = (Some((refusal, detail)), None);
+            }
             Ending::Failed(refusal, detail) => {
                 drawn += 1;
+                let may_be_dead = refusal == Refusal::UpstreamBroken && pool.hold.is_some();
                 broken = Some((refusal, detail));
+                suspect = may_be_dead.then(|| Arc::clone(&member.endpoint));
                 let over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
                 if drawn > pool.retry.attempts || over || !may_retry(request) {
                     pool.stats.of(worker.id).exhausted.inc();
-                    return Err(Stop::Refused(refusal, detail));
+                    return Err(match suspect {
+                        Some(_) if !over => Stop::Away(Away { refusal, detail, suspect }),
+                        Some(_) | None => Stop::Refused(refusal, detail),
+                    });
                 }
                 back_off(request, drawn, deadline).await;
             }
@@ -342,7 +355,10 @@ async fn wait_in_line<'a>(
             match look(request, scratch, key, newest_limit(request), clock::now()) {
                 Chosen::Member(index, why, slot) => return Ok((index, why, slot)),
                 Chosen::Full => ticket.pass_on(),
-                Chosen::Nobody => return Err(Stop::Refused(Refusal::NoEndpoint, "gone while it waited")),
+                Chosen::Nobody => {
+                    let (refusal, detail) = (Refusal::NoEndpoint, "gone while it waited");
+                    return Err(Stop::Away(Away { refusal, detail, suspect: None }));
+                }
                 Chosen::SessionAway => return Err(Stop::Refused(Refusal::SessionAway, "")),
             }
         }
@@ -397,6 +413,14 @@ pub(super) fn count_pick(request: &Request<'_>, why: Why) {
     picks.by_reason[why.reason as usize][why.among as usize].inc();
 }
 
+/// A session's tunnel may come back, on another frps too; a server that left the file won't.
+fn session_away(pool: &Pool) -> Stop {
+    match pool.of_tunnels {
+        true => Stop::Away(Away { refusal: Refusal::SessionAway, detail: "", suspect: None }),
+        false => Stop::Refused(Refusal::SessionAway, ""),
+    }
+}
+
 /// What the visitor is told when every member has been tried or is out.
 ///
 /// "No such tunnel" is only certain when every member said so; a dead frps may be the one that has it.
@@ -405,17 +429,33 @@ fn out_of_members(
     scratch: &Scratch,
     absent: usize,
     broken: Option<(Refusal, &'static str)>,
+    suspect: Option<Arc<Endpoint>>,
 ) -> Stop {
+    let now = clock::now();
+    let away = |refusal, detail| Stop::Away(Away { refusal, detail, suspect: None });
+    let tunnels = &request.snapshot.tunnels;
     let members = request.split.pool.members.iter().filter(|member| member.weight > 0).count();
     match broken {
         _ if absent > 0 && (absent < members || !scratch.holders.is_empty()) => {
-            Stop::Refused(Refusal::TunnelAway, "")
+            // Who has no tunnel here, and never had, isn't worth waiting for.
+            match tunnels.knows(&scratch.host) || tunnels.is_away(&scratch.host, now) {
+                true => away(Refusal::TunnelAway, ""),
+                false => Stop::Refused(Refusal::TunnelAway, ""),
+            }
         }
-        _ if absent > 0 && request.snapshot.tunnels.is_away(&scratch.host, clock::now()) => {
-            Stop::Refused(Refusal::TunnelAway, "its last tunnel went a moment ago")
+        _ if absent > 0 && tunnels.is_away(&scratch.host, now) => {
+            away(Refusal::TunnelAway, "its last tunnel went a moment ago")
         }
         _ if absent > 0 => Stop::Refused(Refusal::NoTunnel, ""),
+        Some((refusal @ Refusal::ConnectFailed, detail)) => away(refusal, detail),
+        // It broke, and is dead, or may be.
+        Some((refusal @ Refusal::UpstreamBroken, detail)) if detail != "status" => {
+            Stop::Away(Away { refusal, detail, suspect })
+        }
         Some((refusal, detail)) => Stop::Refused(refusal, detail),
+        None if request.split.pool.members.is_empty() && tunnels.is_away(&scratch.host, now) => {
+            away(Refusal::TunnelAway, "its last tunnel went a moment ago")
+        }
         None => Stop::Refused(Refusal::NoEndpoint, "every endpoint is down, unhealthy or weighs 0"),
     }
 }

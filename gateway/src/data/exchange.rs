@@ -2,9 +2,11 @@
 //!
 //! [`super::http`] fills these, [`super::attempt`] and [`super::respond`] work on them, [`super::access_log`] reads them.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::{absent::Scope, connection::Connection, reason::Why, relay::Relay, session::SessionCookie};
+use super::{
+    absent::Scope, connection::Connection, hold::Away, reason::Why, relay::Relay, session::SessionCookie,
+};
 use crate::{
     error::Refusal,
     http1::{RequestHead, ResponseHead},
@@ -85,6 +87,8 @@ pub struct Request<'a> {
     pub split: &'a Split,
     /// What absences are remembered under.
     pub scope: Scope,
+    /// It has waited for a tunnel: what was known of tunnels is old.
+    pub held: bool,
 }
 
 /// How an exchange ended, for counters and the access log.
@@ -104,6 +108,8 @@ pub struct Report {
     pub refusal: Option<Refusal>,
     /// Id given in an own answer.
     pub request_id: Option<u64>,
+    /// How long it waited for a tunnel.
+    pub held: Option<Duration>,
 }
 
 /// Why a request was not passed on, or not to its end.
@@ -113,4 +119,6 @@ pub enum Stop {
     VisitorGone,
     /// We answer; the text is for the log.
     Refused(Refusal, &'static str),
+    /// Nobody can take it now. It may wait.
+    Away(Away),
 }

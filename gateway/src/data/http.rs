@@ -14,6 +14,7 @@ use super::{
     buffer::{Buffer, LARGE, SMALL},
     connection::{Connection, Next},
     exchange::{Body, Report, Request, Scratch, Stop},
+    hold::{Away, Hold, Line, Waited},
     io::{Elapsed, until},
     relay::{Framing, Relay},
     worker::Worker,
@@ -43,7 +44,7 @@ pub async fn exchange(
     if let Err(stop) = end {
         return match stop {
             Stop::VisitorGone => Next::Close,
-            Stop::Refused(refusal, detail) => {
+            Stop::Refused(refusal, detail) | Stop::Away(Away { refusal, detail, suspect: _ }) => {
                 let about = About { detail, ..About::unrouted(refusal, new_id(worker)) };
                 answer::send(connection, listener, stream, about).await;
                 Next::Linger
@@ -51,26 +52,125 @@ pub async fn exchange(
         };
     }
     // 2. The body's framing, and whatever of it is here already.
-    let mut body = Body { at_hand: 0, upload: None };
-    let (mut route, mut split) = (None, None);
+    let mut inbound = Inbound { body: Body { at_hand: 0, upload: None }, begun, hold: Hold::default() };
     let mut report = Report::default();
-    let result = match plan_body(&scratch.request, buffer, listener) {
-        Err(stop) => Err(stop),
-        Ok(planned) => {
-            body = planned;
-            // 3. Where it goes.
-            match find_route(worker, snapshot, listener, buffer, scratch) {
-                Err(stop) => Err(stop),
-                Ok((found, chosen)) => {
-                    (route, split) = (Some(found), Some(chosen));
-                    let path = scratch.request.path.of(buffer.filled());
-                    let scope = worker.absences.borrow().scope(chosen.pool.number(), &scratch.host, path);
-                    let request =
-                        Request { connection, snapshot, listener, begun, route: found, split: chosen, scope };
-                    attempts::serve(&request, &mut body, stream, buffer, scratch, &mut report).await
-                }
+    let refused = match plan_body(&scratch.request, buffer, listener) {
+        Ok(body) => {
+            inbound.body = body;
+            None
+        }
+        Err(stop) => Some(stop),
+    };
+    // Who waits for a tunnel goes on under the newest state.
+    let mut newer;
+    let first_listener = listener;
+    let (mut snapshot, mut listener) = (snapshot, listener);
+    let mut refused = refused;
+    let next = loop {
+        let round = round(
+            connection,
+            (snapshot, listener),
+            refused.take(),
+            stream,
+            buffer,
+            scratch,
+            &mut inbound,
+            &mut report,
+        );
+        match round.await {
+            Some(next) => break next,
+            None => {
+                newer = worker.snapshot();
+                snapshot = &newer;
+                listener = match snapshot.listeners.get(first_listener.slot) {
+                    Some(Some(listener)) => listener,
+                    Some(None) | None => first_listener,
+                };
             }
         }
+    };
+    match inbound.body.upload {
+        Some(upload) => {
+            let rest = upload.into_rest();
+            worker.buffers.give_back(std::mem::replace(buffer, rest));
+        }
+        None => buffer.consume(scratch.request.len + inbound.body.at_hand),
+    }
+    next
+}
+
+/// What an exchange has of its visitor, over all rounds.
+struct Inbound {
+    body: Body,
+    begun: Instant,
+    hold: Hold,
+}
+
+/// Finds a place for the request and serves it; `None` = it has waited for a tunnel, and is to be looked at again.
+#[expect(clippy::too_many_arguments, reason = "everything that one exchange works on")]
+async fn round(
+    connection: &Connection,
+    (snapshot, listener): (&Snapshot, &Listener),
+    refused: Option<Stop>,
+    stream: &mut TcpStream,
+    buffer: &mut Buffer,
+    scratch: &mut Scratch,
+    inbound: &mut Inbound,
+    report: &mut Report,
+) -> Option<Next> {
+    let worker = &*connection.worker;
+    let Inbound { body, begun, hold } = inbound;
+    let begun = *begun;
+    scratch.host.clear();
+    let (mut route, mut split, mut waits_under) = (None, None, None);
+    // 3. Where it goes.
+    let found = match refused {
+        Some(stop) => Err(stop),
+        None => find_route(worker, snapshot, listener, buffer, scratch),
+    };
+    let result = match found {
+        Err(stop) => Err(stop),
+        Ok((found, chosen)) => {
+            (route, split) = (Some(found), Some(chosen));
+            let path = scratch.request.path.of(buffer.filled());
+            let scope = worker.absences.borrow().scope(chosen.pool.number(), &scratch.host, path);
+            waits_under = Some(scope);
+            let request = Request {
+                connection,
+                snapshot,
+                listener,
+                begun,
+                route: found,
+                split: chosen,
+                scope,
+                held: hold.has_begun(),
+            };
+            attempts::serve(&request, body, stream, buffer, scratch, report).await
+        }
+    };
+    // 7a. Nobody can take it: it waits.
+    let result = match result {
+        Err(Stop::Away(away)) => {
+            let timeout = route.unwrap_or(&snapshot.tunnels.route).timeout;
+            let line = Line {
+                rules: split.map_or(snapshot.tunnels.hold, |split| split.pool.hold),
+                pool: split.map(|split| &*split.pool),
+                stats: split.map_or(&snapshot.tunnel_stats.pool, |split| &split.pool.stats),
+                deadline: timeout.map(|timeout| begun + timeout),
+                request_begun: begun,
+                scope: waits_under,
+                may_knock: split.is_some_and(|split| split.pool.of_tunnels)
+                    || scratch.request.method.is_idempotent()
+                    || !matches!(scratch.request.body, RequestBody::None | RequestBody::Length(0)),
+            };
+            let waited = hold.wait(worker, away, line, (body, stream, buffer)).await;
+            report.held = hold.since();
+            match waited {
+                Waited::LookAgain => return None,
+                Waited::Over(stop) => Err(stop),
+            }
+        }
+        result => result,
     };
     // 8. Our own answer, where no endpoint gave one.
     let next = match result {
@@ -79,7 +179,7 @@ pub async fn exchange(
             listener.stats.of(worker.id).visitor_gone.inc();
             Next::Close
         }
-        Err(Stop::Refused(refusal, detail)) => {
+        Err(Stop::Refused(refusal, detail) | Stop::Away(Away { refusal, detail, suspect: _ })) => {
             let well_framed = !matches!(refusal, Refusal::BadRequest(_) | Refusal::BodyTooLarge);
             let keep_alive = well_framed
                 && body.is_over()
@@ -105,16 +205,9 @@ pub async fn exchange(
         }
     };
     // 9. What is left of it: counters, the log line, the first bytes of the next request.
-    count(worker, begun, split, &report);
-    access_log::write(connection, listener, route, split, begun, buffer.filled(), scratch, &report);
-    match body.upload {
-        Some(upload) => {
-            let rest = upload.into_rest();
-            worker.buffers.give_back(std::mem::replace(buffer, rest));
-        }
-        None => buffer.consume(scratch.request.len + body.at_hand),
-    }
-    next
+    count(worker, begun, split, report);
+    access_log::write(connection, listener, route, split, begun, buffer.filled(), scratch, report);
+    Some(next)
 }
 
 /// Reads until a head is complete.
@@ -202,7 +295,8 @@ fn find_route<'a>(
         Some(Found::Route(route)) => route,
         Some(Found::Tunnels(tunnels)) => return Ok((&snapshot.tunnels.route, &tunnels.split)),
         None if snapshot.tunnels.is_away(view.host, clock::now()) => {
-            return Err(Stop::Refused(Refusal::TunnelAway, "its last tunnel went a moment ago"));
+            let (refusal, detail) = (Refusal::TunnelAway, "its last tunnel went a moment ago");
+            return Err(Stop::Away(Away { refusal, detail, suspect: None }));
         }
         None => return Err(Stop::Refused(Refusal::NoRoute, "")),
     };

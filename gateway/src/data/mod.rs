@@ -18,6 +18,7 @@ pub mod exchange;
 pub mod explain;
 pub mod headers;
 pub mod hedge;
+pub mod hold;
 pub mod http;
 pub mod io;
 pub mod listener;

@@ -15,7 +15,7 @@ use arc_swap::{ArcSwap, Cache};
 use lb_algos::Rng;
 use tokio::{
     runtime::{Builder, LocalOptions},
-    sync::{mpsc, oneshot},
+    sync::{Notify, mpsc, oneshot},
     task::{AbortHandle, spawn_local},
 };
 
@@ -24,6 +24,7 @@ use super::{
     access_log::AccessLogHandle,
     buffer::Buffers,
     exchange::Scratch,
+    hold::Lines,
     listener::{self, Stop},
     pick::PolicyState,
     upstream::IdleConnections,
@@ -44,9 +45,19 @@ const IDLE_GRACE: Duration = Duration::from_millis(500);
 
 /// What the control plane asks of every worker.
 enum Command {
-    Open { slot: usize, socket: TcpListener },
-    Close { slot: usize },
-    Drain { within: Duration, done: oneshot::Sender<u64> },
+    Open {
+        slot: usize,
+        socket: TcpListener,
+    },
+    Close {
+        slot: usize,
+    },
+    Drain {
+        within: Duration,
+        done: oneshot::Sender<u64>,
+    },
+    /// Something was published: those who wait for it look again.
+    News,
 }
 
 /// Handle on all data-plane threads. Dropping it ends them.
@@ -111,6 +122,13 @@ impl Workers {
         }
     }
 
+    /// Tells those who wait for a tunnel that something was published.
+    pub fn news(&self) {
+        for worker in &self.commands {
+            drop(worker.send(Command::News));
+        }
+    }
+
     /// Ends everything, letting exchanges finish `within` that time. Returns the number of connections cut.
     pub async fn drain(&self, within: Duration) -> u64 {
         let waits: Vec<_> = self
@@ -154,6 +172,10 @@ pub struct Worker {
     pub absences: RefCell<Absences>,
     /// Randomness for policies and splits.
     pub rng: RefCell<Rng>,
+    /// Rung when something was published.
+    pub news: Notify,
+    /// Requests that wait for a tunnel.
+    pub lines: RefCell<Lines>,
     published: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
     snapshot: RefCell<LocalSnapshot>,
     #[expect(clippy::vec_box, reason = "a connection's task holds and moves a pointer only")]
@@ -198,6 +220,8 @@ impl Worker {
             access_log,
             absences: RefCell::default(),
             rng: RefCell::new(Rng::seeded(seed)),
+            news: Notify::new(),
+            lines: RefCell::default(),
             snapshot: RefCell::new(Rc::new(published.load_full())),
             published: RefCell::new(Cache::new(published)),
             scratch: RefCell::default(),
@@ -342,6 +366,7 @@ async fn run(worker: Rc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>)
         };
         match command {
             None => return,
+            Some(Command::News) => worker.news.notify_waiters(),
             Some(Command::Open { slot, socket }) => {
                 let stop = Rc::new(Stop::default());
                 stops.entry(slot).or_default().push(Rc::clone(&stop));

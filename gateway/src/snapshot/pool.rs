@@ -39,6 +39,8 @@ pub struct Pool {
     pub absent_timeout: Duration,
     /// Retry rules.
     pub retry: model::Retry,
+    /// How long requests wait while every member is away.
+    pub hold: Option<model::Hold>,
     /// Time in which a member that joins or comes back grows to its full weight.
     pub slow_start: Option<Duration>,
     /// Time in which what is known of a latency fades to 1/e.

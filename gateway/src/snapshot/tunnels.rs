@@ -9,6 +9,7 @@
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
+use frp_gateway_config::model::Hold;
 use lb_algos::Tick;
 use rpds::HashTrieMapSync;
 
@@ -23,6 +24,8 @@ pub struct Tunnels {
     hosts: Hosts,
     /// What all tunnel routes have in common: their name and timeout.
     pub route: Arc<Route>,
+    /// Whether, and how long, requests wait for hosts that are away.
+    pub hold: Option<Hold>,
     /// Any route is for one basic-auth user only.
     by_user: bool,
     /// Hosts that nobody claims any more, and since when.
@@ -68,6 +71,7 @@ impl Default for Tunnels {
         Self {
             hosts: Hosts::new_with_hasher_and_ptr_kind(foldhash::fast::RandomState::default()),
             route: Arc::new(Route::of_tunnels(Some(Duration::from_secs(30)))),
+            hold: None,
             by_user: false,
             away: HashTrieMapSync::new_with_hasher_and_ptr_kind(foldhash::fast::RandomState::default()),
         }
@@ -75,10 +79,10 @@ impl Default for Tunnels {
 }
 
 impl Tunnels {
-    /// Nothing is known; routes share `route`.
+    /// Nothing is known; routes share `route` and `hold`.
     #[must_use]
-    pub fn new(route: Arc<Route>) -> Self {
-        Self { route, ..Self::default() }
+    pub fn new(route: Arc<Route>, hold: Option<Hold>) -> Self {
+        Self { route, hold, ..Self::default() }
     }
 
     /// Sets what is known of a host, given by its [`key_of`]; `None` = nothing any more.

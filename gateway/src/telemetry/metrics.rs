@@ -103,6 +103,14 @@ table! {
         "Requests refused because the queue was full or the wait too long."
     POOL_QUEUE: Gauge "frp_gateway_pool_queue_length" ["pool"]
         "Requests waiting now."
+    POOL_HELD: Gauge "frp_gateway_pool_held" ["pool"]
+        "Requests that wait now for a tunnel to come back."
+    POOL_HOLDS: Counter "frp_gateway_pool_holds_total" ["pool"]
+        "Requests that waited for a tunnel to come back."
+    POOL_HOLD_EXPIRED: Counter "frp_gateway_pool_hold_expired_total" ["pool"]
+        "Requests for which none came back in time."
+    POOL_HOLD_REFUSED: Counter "frp_gateway_pool_hold_refused_total" ["pool"]
+        "Requests that were answered at once because too many waited already."
     ENDPOINT_CONNECTIONS: Gauge "frp_gateway_endpoint_connections" ["endpoint"]
         "Open connections to the endpoint, idle ones included."
     POOL_EXHAUSTED: Counter "frp_gateway_pool_exhausted_total" ["pool"]

@@ -64,6 +64,11 @@ impl Counter {
         self.0.store(self.0.load(Relaxed).wrapping_sub(1), Relaxed);
     }
 
+    /// Takes `n` away, as [`Counter::dec`].
+    pub fn sub(&self, n: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_sub(n), Relaxed);
+    }
+
     /// Present value.
     pub fn get(&self) -> u64 {
         self.0.load(Relaxed)

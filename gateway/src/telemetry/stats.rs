@@ -142,6 +142,16 @@ pub struct PoolShard {
     pub queued: Counter,
     /// Requests that got none in time, or found the queue full.
     pub overflowed: Counter,
+    /// Requests that wait for a tunnel now (the sum over workers is the gauge).
+    pub held: Counter,
+    /// Bytes of theirs.
+    pub held_bytes: Counter,
+    /// Requests that waited for a tunnel.
+    pub holds: Counter,
+    /// Those for which none came in time.
+    pub hold_expired: Counter,
+    /// Requests that might have waited, but too many did.
+    pub hold_refused: Counter,
     /// Why members were picked.
     pub picks: PickStats,
 }

@@ -34,6 +34,7 @@ pub(super) fn build_pool(
         fail_timeout: settings.fail_timeout,
         absent_timeout: settings.absent_timeout,
         retry: settings.retry.clone(),
+        hold: settings.hold,
         slow_start: settings.slow_start,
         latency_decay: settings.latency_decay,
         locality: settings.locality,

@@ -202,7 +202,7 @@ impl TunnelIdentities {
 
     /// The whole table anew.
     pub fn all(&mut self, fleet: Fleet<'_>, route: Arc<crate::snapshot::Route>) -> Tunnels {
-        let mut tunnels = Tunnels::new(route);
+        let mut tunnels = Tunnels::new(route, fleet.config.tunnels.pool.hold);
         let gone: Vec<_> =
             self.pools.keys().filter(|key| fleet.directory.claimants(key).is_empty()).cloned().collect();
         for key in gone {

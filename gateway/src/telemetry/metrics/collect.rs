@@ -216,6 +216,10 @@ fn pool_counters(families: &mut Families, pool: &str, stats: &Shards<PoolShard>)
     families.add(super::POOL_REJECTED, &[pool], sum(|shard| &shard.rejected));
     families.add(super::POOL_QUEUED, &[pool], sum(|shard| &shard.queued));
     families.add(super::POOL_OVERFLOWED, &[pool], sum(|shard| &shard.overflowed));
+    families.add(super::POOL_HELD, &[pool], sum(|shard| &shard.held));
+    families.add(super::POOL_HOLDS, &[pool], sum(|shard| &shard.holds));
+    families.add(super::POOL_HOLD_EXPIRED, &[pool], sum(|shard| &shard.hold_expired));
+    families.add(super::POOL_HOLD_REFUSED, &[pool], sum(|shard| &shard.hold_refused));
     for reason in Because::ALL {
         for among in Among::ALL {
             let count = stats.sum(|shard| &shard.picks.by_reason[reason as usize][among as usize]);
