@@ -109,6 +109,30 @@ enum Command {
         #[command(flatten)]
         reach: Reach,
     },
+    /// Empty an frps: no new clients, no new requests where others can serve; its clients are moved one by one.
+    ///
+    /// With --wait, ends with 0 when it is empty, 1 when some of its clients can't be moved, 2 when there is no answer.
+    Drain {
+        /// Name of the frps.
+        frps: String,
+        /// Wait until nobody is left who can be moved.
+        #[arg(long)]
+        wait: bool,
+        #[command(flatten)]
+        reach: Reach,
+    },
+    /// Use an frps again that was drained by command.
+    Undrain {
+        /// Name of the frps.
+        frps: String,
+        #[command(flatten)]
+        reach: Reach,
+    },
+    /// Spread clients evenly again, gently: one by one, until it is even or a move fails.
+    Rebalance {
+        #[command(flatten)]
+        reach: Reach,
+    },
     /// Print the JSON Schema of the configuration, for editors.
     Schema,
     /// Print the version.
@@ -145,6 +169,13 @@ pub fn main(arguments: &Arguments) -> ExitCode {
         Command::Status { watch, interval, format, reach } => {
             with_gateway(reach, async |gateway| status(&gateway, *interval, *watch, *format).await)
         }
+        Command::Drain { frps, wait, reach } => {
+            with_gateway(reach, async |gateway| drain(&gateway, frps, true, *wait).await)
+        }
+        Command::Undrain { frps, reach } => {
+            with_gateway(reach, async |gateway| drain(&gateway, frps, false, false).await)
+        }
+        Command::Rebalance { reach } => with_gateway(reach, async |gateway| rebalance(&gateway).await),
         Command::Schema => say(frp_gateway_config::schema::json_schema()),
         Command::Version => say(concat!("frp-gateway ", env!("CARGO_PKG_VERSION"))),
     })
@@ -239,6 +270,36 @@ fn with_gateway(reach: &Reach, ask: impl AsyncFnOnce(Gateway) -> Result<u8, Unan
         complain(&format!("frp-gateway: {unanswered}"));
         BAD_CONFIG
     })
+}
+
+async fn drain(gateway: &Gateway, frps: &str, on: bool, wait: bool) -> Result<u8, Unanswered> {
+    let view = client::drain::ask(gateway, frps, on).await?;
+    if !on {
+        say(format!("{frps}: in use"));
+        return Ok(OK);
+    }
+    if !wait {
+        let progress = view.drains.get(frps).cloned().unwrap_or_default();
+        say(client::drain::text(frps, &progress));
+        return Ok(OK);
+    }
+    let progress = client::drain::wait(gateway, frps, |line| {
+        say(line);
+    })
+    .await?;
+    Ok(if progress.state == "drained" { OK } else { FAILED })
+}
+
+async fn rebalance(gateway: &Gateway) -> Result<u8, Unanswered> {
+    let told = client::drain::rebalance(gateway).await?;
+    say(format!("{} moved", counted(usize::try_from(told.moved).unwrap_or(usize::MAX), "client", "clients")));
+    match told.error {
+        None => Ok(OK),
+        Some(error) => {
+            complain(&format!("frp-gateway: stopped: {error}"));
+            Ok(FAILED)
+        }
+    }
 }
 
 async fn explain(gateway: &Gateway, ask: &Ask, output: Output) -> Result<u8, Unanswered> {

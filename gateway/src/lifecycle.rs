@@ -20,6 +20,7 @@ use crate::{
     clock,
     control::{
         Event, Fault, Handle, hooks,
+        migration::{Migrations, Mover, NoClients},
         reload::{self, Accepted, Content},
         state::Fixed,
         task::{Control, Parts},
@@ -111,6 +112,7 @@ async fn serve(
     let audit = AuditHandle::off();
     let workers = Workers::start(workers, &published, &access_log).map_err(system("data-plane threads"))?;
     let workers = Arc::new(workers);
+    let migrations = Arc::new(Migrations::new(Arc::new(NoClients)));
     let (mut control, handle) = Control::new(Parts {
         path: path.to_owned(),
         fixed: Fixed { workers: workers.count(), admin: address, started },
@@ -118,6 +120,7 @@ async fn serve(
         workers: Arc::clone(&workers),
         access_log: access_log.clone(),
         audit: audit.clone(),
+        migrations: Arc::clone(&migrations),
     });
     let (plugin, told) = hooks::plugin_state(&handle.board());
     control.set_plugin(Arc::clone(&plugin));
@@ -128,7 +131,9 @@ async fn serve(
         access_log.clone(),
         Some((Arc::clone(&plugin), audit.clone())),
     )?;
-    let app = App { control: handle.clone(), published, metrics: Arc::new(metrics) };
+    let mover =
+        Mover { migrations, board: handle.board(), published: Arc::clone(&published), audit: audit.clone() };
+    let app = App { control: handle.clone(), published, metrics: Arc::new(metrics), mover };
     let address = admin.local_addr().map_err(system("admin listener"))?;
     tracing::info!(%address, "admin listening");
     tokio::spawn(async move { axum::serve(admin, admin::router(app)).await });

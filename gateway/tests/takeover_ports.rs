@@ -18,7 +18,7 @@ use frp_gateway_loadtest::{
     demo::DemoApp,
     lab::{Proxy, Version, until},
 };
-use takeover::{SOON, World, app, until_frpc_says};
+use takeover::{SHORT_HOLD, SOON, World, app, until_frpc_says};
 use watch::Watch;
 
 /// Tunnel `n` of its own user, to its own application.
@@ -35,7 +35,7 @@ async fn port_of(world: &World, host: &str) -> u16 {
 
 /// Two users in turn have the one port that there is, while visitors ask for both.
 async fn one_port_for_two(version: Version) {
-    let world = World::with(&["a"], "", |options| options.version(version).tunnel_ports(1)).await;
+    let world = World::with(&["a"], SHORT_HOLD, |options| options.version(version).tunnel_ports(1)).await;
     let apps = [app("app0"), app("app1")];
     let mut present = world.frpc(0, "u0", vec![tunnel(0, &apps[0])]).await;
     let port = port_of(&world, "h0.test").await;
@@ -70,7 +70,7 @@ async fn the_only_port_goes_from_one_user_to_another_and_back_with_frp_0_61() {
 
 #[tokio::test]
 async fn a_strange_process_on_the_port_of_a_dead_frps_gets_no_request() {
-    let mut world = World::start(&["a"], "").await;
+    let mut world = World::start(&["a"], SHORT_HOLD).await;
     let ours = app("app0");
     let _frpc = world.frpc(0, "u0", vec![tunnel(0, &ours)]).await;
     assert_eq!(world.get("h0.test", "/").await.app(), Some("app0"));
@@ -94,7 +94,7 @@ async fn a_strange_process_on_the_port_of_a_dead_frps_gets_no_request() {
 
 #[tokio::test]
 async fn a_tcp_proxy_on_the_port_that_an_http_tunnel_had_gets_no_request() {
-    let world = World::with(&["a"], "", |options| options.tunnel_ports(1)).await;
+    let world = World::with(&["a"], SHORT_HOLD, |options| options.tunnel_ports(1)).await;
     let (ours, theirs) = (app("app0"), app("raw"));
     let mut frpc = world.frpc(0, "u0", vec![tunnel(0, &ours)]).await;
     let port = port_of(&world, "h0.test").await;

@@ -20,12 +20,13 @@ use frp_gateway_loadtest::{
     demo::DemoApp,
     lab::{Proxy, Relay, Version, Weather, until},
 };
-use takeover::{SOON, World, app, until_frpc_says};
+use takeover::{SHORT_HOLD, SOON, World, app, until_frpc_says};
 use watch::Watch;
 
 /// A frps with so many ports, whose admin API the gateway reaches through a relay and lists every 200 ms.
 async fn behind_a_relay(version: Version, ports: u16) -> (World, Relay) {
-    let mut world = World::fleet(&["a"], "", |options| options.version(version).tunnel_ports(ports)).await;
+    let mut world =
+        World::fleet(&["a"], SHORT_HOLD, |options| options.version(version).tunnel_ports(ports)).await;
     let admin = world.frps[0].admin();
     let relay = Relay::start(admin).await.expect("a relay");
     world.instead = vec![

@@ -16,8 +16,13 @@ use axum::{
 };
 use subtle::ConstantTimeEq;
 
-use super::{api, explain, status, tunnels};
-use crate::{clock, control::Handle, snapshot::Published, telemetry::metrics::collect::Metrics};
+use super::{api, drain, explain, status, tunnels};
+use crate::{
+    clock,
+    control::{Handle, migration::Mover},
+    snapshot::Published,
+    telemetry::metrics::collect::Metrics,
+};
 
 /// What the handlers read.
 #[derive(Debug, Clone)]
@@ -28,6 +33,8 @@ pub struct App {
     pub published: Published,
     /// `/metrics`.
     pub metrics: Arc<Metrics>,
+    /// Moves clients.
+    pub mover: Mover,
 }
 
 /// All routes. The probes of a supervisor are open; the rest wants the token, if there is one.
@@ -42,6 +49,10 @@ pub fn router(app: App) -> Router {
         .route("/api/v1/status", get(status::status))
         .route("/api/v1/explain", post(explain::explain))
         .route("/api/v1/reload", post(api::reload))
+        .route("/api/v1/drains", get(drain::drains))
+        .route("/api/v1/frps/{name}/drain", post(drain::drain))
+        .route("/api/v1/frps/{name}/undrain", post(drain::undrain))
+        .route("/api/v1/rebalance", post(drain::rebalance))
         .layer(middleware::from_fn_with_state(app.clone(), authorize));
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))

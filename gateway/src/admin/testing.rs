@@ -8,7 +8,14 @@ use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use serde_json::Value;
 
 use super::{App, router};
-use crate::{control::testing::Rig, data::access_log::AccessLogHandle, telemetry::metrics::collect::Metrics};
+use crate::{
+    control::{
+        migration::{Migrations, Mover, NoClients},
+        testing::Rig,
+    },
+    data::access_log::AccessLogHandle,
+    telemetry::{audit::AuditHandle, metrics::collect::Metrics},
+};
 
 /// An admin server over a control plane in a box.
 pub(super) struct Admin {
@@ -22,7 +29,13 @@ impl Admin {
         let published = Arc::clone(&rig.published);
         let metrics =
             Metrics::new(Arc::clone(&published), rig.handle.board(), AccessLogHandle::off(), None).unwrap();
-        let app = App { control: rig.handle.clone(), published, metrics: Arc::new(metrics) };
+        let mover = Mover {
+            migrations: Arc::new(Migrations::new(Arc::new(NoClients))),
+            board: rig.handle.board(),
+            published: Arc::clone(&published),
+            audit: AuditHandle::off(),
+        };
+        let app = App { control: rig.handle.clone(), published, metrics: Arc::new(metrics), mover };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, router(app)).await });

@@ -29,7 +29,9 @@ use self::{
 use super::directory::{Directory, Tunnel, selects, settle};
 use crate::{
     http1::HeadLimits,
-    snapshot::{EndpointId, Listener, Member, Pool, Route, Router, Snapshot, Split, tunnels::key_of},
+    snapshot::{
+        EndpointId, Listener, Member, Pool, Route, Router, Snapshot, Split, pool::DRAINING, tunnels::key_of,
+    },
 };
 
 /// A configuration that [`frp_gateway_config::load`] should have refused. Kept as an error so that a hole there costs
@@ -142,7 +144,7 @@ fn configured(
             .ok_or_else(|| CompileError::NoVhostPort { pool: index, name: member.frps.clone() })?;
         Ok(Member {
             state: carry.member_state(pool, &id, now),
-            priority: member.priority,
+            priority: member.priority + if frps.drain { DRAINING } else { 0 },
             zone: frps.zone.as_deref().map(Into::into),
             local: frps.zone.is_some() && frps.zone == config.zone,
             key: id.key(),

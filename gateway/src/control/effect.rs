@@ -77,6 +77,16 @@ pub enum Effect {
         /// Name of the pool.
         pool: String,
     },
+    /// Move the clients of an frps that is in drain to others.
+    StartMigration {
+        /// Name of the frps.
+        frps: String,
+    },
+    /// Stop moving them.
+    StopMigration {
+        /// Name of the frps.
+        frps: String,
+    },
     /// Tell people.
     Log(Notice),
 }

@@ -80,6 +80,13 @@ pub enum Event {
         /// For people.
         reason: String,
     },
+    /// An operator wants an frps emptied, or (`on` is false) used again. The file's own `drain` stays what it is.
+    DrainAsked {
+        /// Name of the frps.
+        frps: String,
+        /// Which of the two.
+        on: bool,
+    },
     /// The process is shutting down.
     DrainBegan,
 }

@@ -9,6 +9,7 @@ pub mod directory;
 pub mod effect;
 pub mod event;
 pub mod hooks;
+pub mod migration;
 pub mod reducer;
 pub mod reload;
 pub mod resolve;

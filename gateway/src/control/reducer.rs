@@ -1,5 +1,6 @@
 //! (state, event) → next state and effects. Pure: no I/O, no clock, no tokio; a test replays lists of events.
 
+mod drains;
 mod tunnels;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -27,7 +28,20 @@ pub struct Step {
 #[must_use]
 pub fn reduce(state: &State, event: Event, now: Now) -> Step {
     match event {
-        Event::ConfigLoaded { config } => config_loaded(state, config, now),
+        Event::ConfigLoaded { config } => {
+            let mut state = state.clone();
+            let drained = config.frps.iter().filter(|frps| frps.drain);
+            state.file_drains = drained.map(|frps| frps.name.clone()).collect();
+            let config = drains::overlay(&state, config);
+            config_loaded(&state, config, now)
+        }
+        Event::DrainAsked { frps, on } => {
+            let state = drains::asked(state, frps, on);
+            match &state.config {
+                Some(config) => config_loaded(&state, drains::overlay(&state, Arc::clone(config)), now),
+                None => Step { state, effects: Vec::new() },
+            }
+        }
         Event::ConfigRefused { faults } => config_refused(state, faults, now),
         Event::FrpsListed { frps, server, listing, begun: _ } => {
             tunnels::listed(state, &frps, &server, listing, now)
@@ -74,6 +88,7 @@ fn config_loaded(old: &State, config: Arc<Config>, now: Now) -> Step {
     effects.extend(pollers(before, &config));
     effects.extend(probes(before, &config));
     effects.extend(watches(before, &config));
+    effects.extend(drains::migrations(before, &config));
     effects.extend(needs_restart(old, &config).map(Effect::Log));
     if let Some(before) = before {
         let changes = Box::new(frp_gateway_config::diff(before, &config));

@@ -1,7 +1,7 @@
 //! All that the control plane knows: a value. The reducer makes the next one; readiness and the API read it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -59,8 +59,12 @@ pub struct State {
     pub fixed: Fixed,
     /// Number of accepted configurations that differed from the one before; 0 before the first.
     pub generation: u64,
-    /// What is in force; `None` before the first.
+    /// What is in force; `None` before the first. An frps that an operator drains has its `drain` set here.
     pub config: Option<Arc<Config>>,
+    /// Names of frps that an operator drains.
+    pub drains: BTreeSet<String>,
+    /// Names of frps that the file drains.
+    pub file_drains: BTreeSet<String>,
     /// Addresses that the listeners are really bound to, by name.
     pub addresses: BTreeMap<String, SocketAddr>,
     /// The frps with an admin API, by name.
@@ -196,6 +200,8 @@ impl State {
             fixed,
             generation: 0,
             config: None,
+            drains: BTreeSet::new(),
+            file_drains: BTreeSet::new(),
             addresses: BTreeMap::new(),
             frps: BTreeMap::new(),
             directory: Directory::default(),

@@ -27,6 +27,7 @@ use super::{
     directory::Touched,
     effect::{Effect, Notice, ProbeKey, TunnelEvent},
     event::Event,
+    migration::{Migrations, Mover},
     reducer::{Step, reduce},
     reload::{self, Accepted},
     resolve::Resolver,
@@ -138,6 +139,8 @@ pub struct Parts {
     pub access_log: AccessLogHandle,
     /// The audit log.
     pub audit: AuditHandle,
+    /// Clients that can be moved, and how that goes.
+    pub migrations: Arc<Migrations>,
 }
 
 /// The single writer.
@@ -156,6 +159,7 @@ pub struct Control {
     pollers: HashMap<String, Running>,
     probes: HashMap<ProbeKey, Running>,
     watches: HashMap<String, Running>,
+    movers: HashMap<String, Running>,
     /// Listings that are not in force yet, with the time they began.
     listed: Vec<(String, Tick)>,
     /// Bound, and not accepted on yet.
@@ -211,6 +215,7 @@ impl Control {
             pollers: HashMap::new(),
             probes: HashMap::new(),
             watches: HashMap::new(),
+            movers: HashMap::new(),
             listed: Vec::new(),
             unopened: Vec::new(),
             opened: false,
@@ -379,11 +384,29 @@ impl Control {
                     let watch = outlier::watch(pool.clone(), Arc::clone(&self.parts.published));
                     self.watches.insert(pool, Running(tokio::spawn(watch).abort_handle()));
                 }
+                Effect::StopMigration { frps } => {
+                    drop(self.movers.remove(&frps));
+                    self.parts.migrations.forget(&frps);
+                    tracing::info!(%frps, "drain ends");
+                }
+                Effect::StartMigration { frps } => {
+                    let empty = self.mover().empty(frps.clone());
+                    self.movers.insert(frps, Running(tokio::spawn(empty).abort_handle()));
+                }
                 Effect::Log(notice) => self.announce(&notice, begun.elapsed()),
             }
         }
         self.show();
         Ok(())
+    }
+
+    fn mover(&self) -> Mover {
+        Mover {
+            migrations: Arc::clone(&self.parts.migrations),
+            board: self.handle.board(),
+            published: Arc::clone(&self.parts.published),
+            audit: self.parts.audit.clone(),
+        }
     }
 
     /// Lets others read the state, once what it says is served: who reads "ready" there may connect at once.

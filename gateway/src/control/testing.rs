@@ -242,6 +242,7 @@ impl Rig {
             workers,
             access_log,
             audit: crate::telemetry::audit::AuditHandle::off(),
+            migrations: Arc::new(super::migration::Migrations::new(Arc::new(super::migration::NoClients))),
         });
         control.start(first).await.unwrap_or_else(|faults| panic!("{faults:#?}"));
         let running = tokio::spawn(control.run());

@@ -228,6 +228,7 @@ fn has_hope(worker: &Worker, line: Line<'_>) -> bool {
             && member.state.is_healthy()
             && !member.endpoint.is_down(now)
             && !member.endpoint.is_gone()
+            && !member.endpoint.is_leaving()
             && line.scope.is_none_or(|scope| !absences.is_absent(scope, member.endpoint.number, now))
     })
 }

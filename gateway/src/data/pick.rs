@@ -206,6 +206,7 @@ pub fn has_other(pool: &Pool, tried: &[usize], index: usize, now: Tick) -> bool 
             && member.state.is_healthy()
             && !member.state.is_ejected(now)
             && !member.endpoint.is_down(now)
+            && !member.endpoint.is_leaving()
             && !tried.contains(&other)
     })
 }
@@ -301,7 +302,8 @@ impl<'a> View<'a> {
     fn is_fit(&self, index: usize) -> bool {
         let member = &self.pool.members[index];
         let Some(known) = &self.known else { return true };
-        (self.step.panic || member.state.is_healthy())
+        !member.endpoint.is_leaving()
+            && (self.step.panic || member.state.is_healthy())
             && (self.step.ejected || !member.state.is_ejected(known.now))
             && (self.step.down || !member.endpoint.is_down(known.now))
             && self.step.tier.is_none_or(|tier| tier.has(member))

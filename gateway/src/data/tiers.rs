@@ -70,6 +70,7 @@ impl Outlook {
         let usable = |member: &&Member| {
             (self.panic || fit(member))
                 && !member.endpoint.is_down(now)
+                && !member.endpoint.is_leaving()
                 && (!pool.limited || member.endpoint.in_flight() < pool.in_flight_limit(member))
         };
         self.priority = counted().filter(usable).map(|member| member.priority).min();

@@ -119,6 +119,8 @@ pub struct Endpoint {
     pub guard: Option<Guard>,
     label: Box<str>,
     gone: AtomicBool,
+    /// Its tunnel is being moved: nothing new is sent here.
+    leaving: AtomicBool,
     /// Per-worker counters.
     pub stats: Shards<EndpointShard>,
     in_flight: Padded<AtomicU32>,
@@ -153,6 +155,7 @@ impl Endpoint {
             guard,
             label,
             gone: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
             id,
             number,
             stats: Shards::new(workers),
@@ -184,6 +187,17 @@ impl Endpoint {
     #[must_use]
     pub fn is_gone(&self) -> bool {
         self.gone.load(Relaxed)
+    }
+
+    /// Its tunnel is about to move (or, `false`, isn't after all): while it is, nothing new is sent here.
+    pub fn set_leaving(&self, leaving: bool) {
+        self.leaving.store(leaving, Relaxed);
+    }
+
+    /// Whether its tunnel is about to move.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.load(Relaxed)
     }
 
     /// Requests sent here and not yet ended, over all workers and snapshots.

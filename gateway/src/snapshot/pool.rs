@@ -97,6 +97,9 @@ impl Pool {
     }
 }
 
+/// What drain adds to a priority: more than any that can be configured.
+pub const DRAINING: u32 = 1 << 20;
+
 /// An endpoint in one pool.
 #[derive(Debug, Clone)]
 pub struct Member {
@@ -106,7 +109,7 @@ pub struct Member {
     pub weight: u32,
     /// What this pool has learnt about it; survives reloads.
     pub state: Arc<MemberState>,
-    /// 0 is used first; higher ones stand by.
+    /// 0 is used first; higher ones stand by. Those of an frps in drain stand by for all others ([`DRAINING`] more).
     pub priority: u32,
     /// Zone of its frps.
     pub zone: Option<Arc<str>>,

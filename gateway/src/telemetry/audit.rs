@@ -137,6 +137,23 @@ impl AuditHandle {
         }
     }
 
+    /// A client that was moved to another frps; `to` is empty when it did not come up there.
+    pub fn moved(&self, frps: &str, to: &str, user: &str, tunnels: usize) {
+        if self.0.is_on() {
+            let event = if to.is_empty() { "move_failed" } else { "moved" };
+            let reason = format!("{tunnels} tunnels{}{to}", if to.is_empty() { "" } else { " to " });
+            let line = Line {
+                event,
+                by: "gateway",
+                frps,
+                user: Some(user),
+                reason: Some(&reason),
+                ..Line::default()
+            };
+            self.write(line);
+        }
+    }
+
     /// Something an operator asked for.
     pub fn asked(&self, event: &str) {
         if self.0.is_on() {

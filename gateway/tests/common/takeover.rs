@@ -21,6 +21,9 @@ pub const SOON: Duration = Duration::from_secs(30);
 pub const KEY: &str = "a-key-for-tests-of-32-characters-";
 pub const BINARY: &str = env!("CARGO_BIN_EXE_frp-gateway");
 
+/// The rest of a YAML where nobody waits long for a tunnel that is away.
+pub const SHORT_HOLD: &str = "tunnels: { pool: { hold: 50ms } }\npools: [ { name: default, hold: 50ms } ]";
+
 /// A fleet with its gateway.
 pub struct World {
     pub frps: Vec<Frps>,

@@ -22,6 +22,7 @@ use crate::{
     frps::{HttpClaim, ask::Registration, watch::FrpsWatch},
     snapshot::{
         Direct, Endpoint, EndpointId, Guard, Host, Member, MemberState, Pool, Split,
+        pool::DRAINING,
         tunnels::{self, Holder, TunnelRoute, Tunnels},
     },
     telemetry::{
@@ -320,7 +321,7 @@ impl TunnelIdentities {
             };
             members.push(Member {
                 state: state(self, &endpoint.id.lasting()),
-                priority: tunnel.settings.priority.unwrap_or(0),
+                priority: tunnel.settings.priority.unwrap_or(0) + if frps.drain { DRAINING } else { 0 },
                 local: zone.is_some() && zone == fleet.config.zone.as_ref(),
                 zone: zone.map(|zone| zone.as_str().into()),
                 key: endpoint.id.key(),

@@ -87,6 +87,8 @@ fn words(effects: &[Effect]) -> Vec<String> {
             Effect::StartProbe(key, _) => format!("start probe {}/{}", key.pool, key.endpoint.frps),
             Effect::StopWatch { pool } => format!("stop watch {pool}"),
             Effect::StartWatch { pool } => format!("start watch {pool}"),
+            Effect::StartMigration { frps } => format!("empty {frps}"),
+            Effect::StopMigration { frps } => format!("use {frps} again"),
             Effect::Log(notice) => {
                 let debug = format!("{notice:?}");
                 format!("log {}", debug.split([' ', '{']).next().unwrap_or_default())
@@ -311,4 +313,26 @@ fn readiness_waits_for_every_first_listing_or_five_seconds_and_ends_with_a_drain
     assert_eq!(replay.state.readiness(at(2)), Ok(()));
     replay.event(Event::DrainBegan);
     assert!(replay.state.readiness(at(99)).is_err());
+}
+
+#[test]
+fn an_frps_is_drained_by_file_or_command_and_each_ends_by_itself() {
+    let mut replay = Replay::new();
+    replay.load(|_| {});
+    let asked = |on| Event::DrainAsked { frps: "a".into(), on };
+    let moves = |effects: &[Effect]| {
+        let words = words(effects);
+        words.into_iter().filter(|word| word.starts_with("empty") || word.starts_with("use")).collect::<Vec<_>>()
+    };
+    let drained = |replay: &Replay| replay.state.config.as_ref().unwrap().frps[0].drain;
+    assert_eq!(moves(&replay.event(asked(true))), ["empty a"]);
+    assert!(drained(&replay));
+    assert!(moves(&replay.event(asked(true))).is_empty(), "twice is once");
+    assert!(moves(&replay.load(|config| config.frps[1].weight = 7)).is_empty(), "a reload forgets no command");
+    assert!(drained(&replay));
+    assert!(moves(&replay.load(|config| config.frps[0].drain = true)).is_empty(), "the file says so too");
+    assert!(moves(&replay.event(asked(false))).is_empty(), "the file still says so");
+    assert!(drained(&replay));
+    assert_eq!(moves(&replay.load(|_| {})), ["use a again"]);
+    assert!(!drained(&replay));
 }
