@@ -17,7 +17,7 @@ use frp_gateway_loadtest::{
     http::{self, Connection},
     lab::{Proxy, Version, until},
 };
-use takeover::{SOON, World, app};
+use takeover::{SHORT_HOLD, SOON, World, app};
 
 const MANY: usize = 450;
 
@@ -46,7 +46,8 @@ async fn until_all_served(world: &World, what: &str) {
 
 async fn hundreds(version: Version) {
     let ports = u16::try_from(MANY).expect("few") + 50;
-    let mut world = World::with(&["a"], "", |options| options.version(version).tunnel_ports(ports)).await;
+    let mut world =
+        World::with(&["a"], SHORT_HOLD, |options| options.version(version).tunnel_ports(ports)).await;
     let apps: Vec<DemoApp> = (0..5).map(|n| app(&format!("app{n}"))).collect();
     let proxies = |apps: &[DemoApp]| {
         (0..MANY)

@@ -15,7 +15,7 @@ mod watch;
 use std::time::{Duration, Instant};
 
 use frp_gateway_loadtest::lab::{Proxy, until};
-use takeover::{SOON, World, app};
+use takeover::{SHORT_HOLD, SOON, World, app};
 use watch::Watch;
 
 #[tokio::test]
@@ -50,7 +50,7 @@ async fn two_proxies_that_trade_their_hosts_never_answer_for_each_other() {
 
 #[tokio::test]
 async fn a_proxy_that_gets_another_host_by_reload_is_served_there_and_nowhere_else() {
-    let world = World::start(&["a"], "").await;
+    let world = World::start(&["a"], SHORT_HOLD).await;
     let ours = app("app");
     let with = |domains: &[&str]| vec![Proxy::http("web", ours.addr(), domains)];
     let mut frpc = world.frpc(0, "u", with(&["one.test", "two.test"])).await;

@@ -322,13 +322,19 @@ fn an_frps_is_drained_by_file_or_command_and_each_ends_by_itself() {
     let asked = |on| Event::DrainAsked { frps: "a".into(), on };
     let moves = |effects: &[Effect]| {
         let words = words(effects);
-        words.into_iter().filter(|word| word.starts_with("empty") || word.starts_with("use")).collect::<Vec<_>>()
+        words
+            .into_iter()
+            .filter(|word| word.starts_with("empty") || word.starts_with("use"))
+            .collect::<Vec<_>>()
     };
     let drained = |replay: &Replay| replay.state.config.as_ref().unwrap().frps[0].drain;
     assert_eq!(moves(&replay.event(asked(true))), ["empty a"]);
     assert!(drained(&replay));
     assert!(moves(&replay.event(asked(true))).is_empty(), "twice is once");
-    assert!(moves(&replay.load(|config| config.frps[1].weight = 7)).is_empty(), "a reload forgets no command");
+    assert!(
+        moves(&replay.load(|config| config.frps[1].weight = 7)).is_empty(),
+        "a reload forgets no command"
+    );
     assert!(drained(&replay));
     assert!(moves(&replay.load(|config| config.frps[0].drain = true)).is_empty(), "the file says so too");
     assert!(moves(&replay.event(asked(false))).is_empty(), "the file still says so");
