@@ -290,9 +290,10 @@ async fn once<'a>(
                     headers::interim(homeward, response, wait.incoming.filled(), set_cookie, rewrite);
                     wait.incoming.consume(response.len);
                     (report.status, report.member) = (101, Some(attempt.index));
-                    let early = buffer.filled()[head.len..].to_vec();
-                    let sides = upgrade::Sides { visitor, endpoint: &mut wait.upstream.link.stream };
-                    let next = upgrade::run(request, sides, homeward, &early, wait.incoming, report).await;
+                    let whose = &*attempt.member.endpoint;
+                    let sides = upgrade::Sides { visitor, endpoint: &mut wait.upstream.link.stream, whose };
+                    let asked = (&*head, buffer.filled());
+                    let next = upgrade::run(request, sides, asked, homeward, wait.incoming, report).await;
                     return Try::Ended(Ending::Done(next));
                 }
                 101 => return failed(&wait, body, head, Failure::InvalidResponse),

@@ -16,6 +16,7 @@ pub mod buffer;
 pub mod connection;
 pub mod exchange;
 pub mod explain;
+pub mod frames;
 pub mod headers;
 pub mod hedge;
 pub mod hold;
