@@ -182,6 +182,7 @@ item!(Frps {
     vhost_https_port,
     drain,
     weight,
+    in_flight,
     admin,
     plugin,
     tunnel_host,
@@ -212,7 +213,7 @@ item!(Pool {
     fail_timeout,
     absent_timeout
 });
-item!(Route { name, matches, pools, timeout, listeners });
+item!(Route { name, matches, pools, timeout, listeners, in_flight });
 named!(Frps Listener Pool Route);
 
 #[cfg(test)]

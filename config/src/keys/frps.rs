@@ -33,6 +33,7 @@ pub(crate) static FRPS: Section = Section {
             "1",
             "Relative share in every pool that does not say otherwise; 0 = no new traffic.",
         ),
+        optional("limits", Kind::Section(&LIMITS), "Bounds on all that goes through it."),
         optional("admin", Kind::Section(&FRPS_ADMIN), "The admin API of frps, asked which tunnels are live."),
         optional("plugin", Kind::Section(&FRPS_PLUGIN), "It calls us as its server plugin. Needs `admin`."),
         optional(
@@ -52,6 +53,17 @@ pub(crate) static FRPS: Section = Section {
              contains it is taken for frps's own.",
         ),
     ],
+    planned: &[],
+};
+
+pub(crate) static LIMITS: Section = Section {
+    title: "frps[].limits",
+    about: "Bounds on all that goes through an frps, over all pools and tunnels; those of a pool are per member.",
+    keys: &[optional(
+        "in_flight",
+        super::COUNT,
+        "Requests in flight; at its limit it isn't picked; without it, unbounded.",
+    )],
     planned: &[],
 };
 

@@ -121,6 +121,11 @@ pub(crate) static LIMITS: Section = Section {
             "100000",
             "Open connections; more are accepted and closed at once.",
         ),
+        optional(
+            "in_flight",
+            super::COUNT,
+            "Requests in flight; more are answered 503 at once; without it, unbounded. `http` alone.",
+        ),
     ],
     planned: &[],
 };

@@ -4,6 +4,17 @@ use super::{DAY, Kind, Section, WEIGHT, defaults, optional, required};
 
 const LATER: &str = "remove it; CHANGELOG.md will tell when it comes";
 
+pub(crate) static LIMITS: Section = Section {
+    title: "routes[].limits",
+    about: "Bounds on all requests of a route together; those of a pool are per member.",
+    keys: &[optional(
+        "in_flight",
+        super::COUNT,
+        "Requests in flight; more are answered 503 at once; without it, unbounded.",
+    )],
+    planned: &[],
+};
+
 pub(crate) static ROUTE: Section = Section {
     title: "routes[]",
     about: "Match → weighted pools. The most specific host wins, then the path; on a tie the earlier route.",
@@ -35,6 +46,7 @@ pub(crate) static ROUTE: Section = Section {
             Kind::OneOrMany(&Kind::Reference("listeners")),
             "Listeners this route is served on; without it, all.",
         ),
+        optional("limits", Kind::Section(&LIMITS), "Bounds on all requests of this route."),
     ],
     planned: &[
         ("hold", LATER),
@@ -43,7 +55,6 @@ pub(crate) static ROUTE: Section = Section {
         ("rewrite", LATER),
         ("redirect", LATER),
         ("headers", "write conditions under \"match: { headers: … }\"; changing headers comes later"),
-        ("limits", LATER),
     ],
 };
 

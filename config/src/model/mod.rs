@@ -105,6 +105,8 @@ pub struct Frps {
     pub drain: bool,
     /// Relative share in every pool that does not say otherwise. Default 1; 0 = no new traffic.
     pub weight: u32,
+    /// Most requests in flight through it, over all pools and tunnels; `None` = unbounded (default).
+    pub in_flight: Option<u32>,
     /// The admin API, when it may be asked which tunnels are live.
     pub admin: Option<FrpsAdmin>,
     /// It calls us (or an agent) as its server plugin; `None` = its tunnels are used as they are. Needs `admin`.
@@ -274,6 +276,8 @@ pub struct ListenerLimits {
     pub body_bytes: Option<u64>,
     /// Open connections; more are accepted and closed at once. Default 100,000.
     pub connections: usize,
+    /// Requests in flight; more are answered 503 at once. `None` = unbounded (default).
+    pub in_flight: Option<u32>,
 }
 
 /// match → weighted pools.
@@ -289,6 +293,8 @@ pub struct Route {
     pub timeout: Option<Duration>,
     /// Names of the listeners this route is served on; empty = all.
     pub listeners: Vec<String>,
+    /// Most requests in flight; more are answered 503 at once. `None` = unbounded (default).
+    pub in_flight: Option<u32>,
 }
 
 /// A pool and its share of a route.

@@ -40,6 +40,9 @@ fn frps(ctx: &mut Ctx<'_>, at: &At<'_>) -> Frps {
         vhost_https_port: fields.port(ctx, "vhost_https_port"),
         drain: fields.boolean(ctx, "drain"),
         weight: fields.u32(ctx, "weight"),
+        in_flight: fields
+            .get("limits")
+            .and_then(|at| Fields::open(ctx, &at, &keys::FRPS_LIMITS).optional_u32(ctx, "in_flight")),
         admin: fields.get("admin").map(|at| admin(ctx, &at)),
         not_found_marker: marker(ctx, &fields),
     }

@@ -160,5 +160,6 @@ fn limits(ctx: &mut Ctx<'_>, at: &At<'_>) -> ListenerLimits {
         headers: fields.usize(ctx, "headers"),
         body_bytes: fields.read(ctx, "body_bytes", size),
         connections: fields.usize(ctx, "connections"),
+        in_flight: fields.optional_u32(ctx, "in_flight"),
     }
 }

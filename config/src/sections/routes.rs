@@ -88,6 +88,9 @@ fn settings(ctx: &mut Ctx<'_>, fields: &Fields<'_>, index: usize, known: &Known)
         pools: Vec::new(),
         timeout: fields.read(ctx, "timeout", duration_or_off).flatten(),
         listeners: listeners(ctx, fields, known),
+        in_flight: fields
+            .get("limits")
+            .and_then(|at| Fields::open(ctx, &at, &keys::ROUTE_LIMITS).optional_u32(ctx, "in_flight")),
     }
 }
 

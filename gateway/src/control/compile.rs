@@ -114,7 +114,7 @@ fn pools(
                 let chosen: Vec<&Tunnel> = chosen.iter().map(|tunnel| &**tunnel).collect();
                 tunnels.members(fleet, &chosen, |_, id| carry.member_state(pool, id, now))
             }
-            None => configured(config, (index, pool), &by_name, carry, now)?,
+            None => configured(config, (index, pool), &by_name, tunnels, carry, now)?,
         };
         let shape = PoolShape {
             policy: policy(pool),
@@ -132,6 +132,7 @@ fn configured(
     config: &Config,
     (index, pool): (usize, &model::Pool),
     by_name: &HashMap<&str, (u32, &model::Frps)>,
+    tunnels: &mut TunnelIdentities,
     carry: &mut Carry<'_>,
     now: Tick,
 ) -> Result<Vec<Member>, CompileError> {
@@ -153,6 +154,7 @@ fn configured(
             not_found_marker: frps.not_found_marker.as_ref().map(|marker| marker.as_bytes().into()),
             frps: number,
             tunnel: None,
+            gate: tunnels.gate(frps),
         })
     };
     pool.frps.iter().map(member).collect()
@@ -204,7 +206,9 @@ fn routes(
                 Ok(Split { pool: Arc::clone(pool), weight: share.weight, stats })
             })
             .collect::<Result<Vec<_>, CompileError>>()?;
-        let route = Route::compile(route, splits).map_err(|source| CompileError::Regex { index, source })?;
+        let gate = carry.gate("route", &route.name, route.in_flight);
+        let route =
+            Route::compile(route, splits, gate).map_err(|source| CompileError::Regex { index, source })?;
         Ok(Arc::new(route))
     };
     config.routes.iter().enumerate().map(compile).collect()
@@ -236,6 +240,7 @@ fn listeners(
                 Arc::new(Router::new(chosen).serving_tunnels(*serves_tunnels))
             });
         let (slot, stats) = carry.listener_identity(&listener.name);
+        let gate = carry.gate("listener", &listener.name, listener.limits.in_flight);
         carry.set_listener(Arc::new(Listener {
             name: listener.name.as_str().into(),
             slot,
@@ -248,6 +253,7 @@ fn listeners(
                 fields: listener.limits.headers,
             },
             limits: listener.limits.clone(),
+            gate,
             stats,
         }));
     }

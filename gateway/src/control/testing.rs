@@ -37,6 +37,7 @@ pub(crate) fn frps(name: &str, port: u16) -> Frps {
         vhost_https_port: None,
         drain: false,
         weight: 1,
+        in_flight: None,
         admin: None,
         plugin: None,
         tunnel_host: "127.0.0.1".into(),
@@ -67,6 +68,7 @@ pub(crate) fn listener(name: &str) -> Listener {
             headers: 100,
             body_bytes: None,
             connections: 1000,
+            in_flight: None,
         },
     }
 }
@@ -157,6 +159,7 @@ pub(crate) fn route(name: &str, host: &str, pool: &str) -> Route {
         pools: vec![WeightedPool { name: pool.into(), weight: 1 }],
         timeout: None,
         listeners: Vec::new(),
+        in_flight: None,
     }
 }
 

@@ -119,6 +119,12 @@ pub async fn run<'a>(
             None => match connect(attempt).await {
                 Ok(link) => Upstream { link, reused: false },
                 Err(NoLink::Crowded) => return Ending::Crowded,
+                Err(NoLink::Starved) => {
+                    return Ending::Stopped(Stop::Refused(
+                        Refusal::Overloaded,
+                        "out of descriptors or ports",
+                    ));
+                }
                 Err(NoLink::Failed(failure)) => {
                     stats.failures[failure as usize].inc();
                     outcome::failed(attempt, attempt.begun);
@@ -140,6 +146,8 @@ pub(super) enum NoLink {
     Crowded,
     /// It could not be opened.
     Failed(Failure),
+    /// We lack descriptors, memory or ports: that says nothing about the endpoint.
+    Starved,
 }
 
 /// Opens a connection; keeps the endpoint's record.
@@ -171,7 +179,7 @@ pub(super) async fn connect(attempt: &Attempt<'_>) -> Result<Link, NoLink> {
                     "cannot open a connection; raise LimitNOFILE or the range of local ports"
                 );
             }
-            Err(NoLink::Failed(Failure::ConnectRefused))
+            Err(NoLink::Starved)
         }
         Err((failure, error)) => {
             if let Some(guard) = &endpoint.guard {

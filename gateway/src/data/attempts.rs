@@ -227,6 +227,7 @@ fn look<'a>(
         }
         let limit = in_flight.unwrap_or(u32::MAX).min(member.state.limit());
         if let Some(slot) = member.endpoint.try_begin(limit, &pool.queue) {
+            let slot = slot.within(member.gate.as_ref(), request.connection.worker.id);
             return Chosen::Member(index, why, slot);
         }
     }

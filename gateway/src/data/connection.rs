@@ -14,7 +14,7 @@ use tokio::{io::AsyncWriteExt, net::TcpStream, task::spawn_local, time::timeout}
 
 use super::{
     buffer::{Buffer, SMALL},
-    http,
+    http, refuse,
     worker::{Presence, Worker},
 };
 use crate::snapshot::{Listener, Snapshot};
@@ -64,15 +64,16 @@ pub fn start(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, slot: usi
     let stats = listener.stats.of(worker.id);
     stats.accepted.inc();
     if listener.stats.sum(|shard| &shard.open) >= listener.limits.connections as u64 {
-        stats.refused.inc();
-        if let Some(suppressed) = worker.may_complain("connections") {
-            tracing::warn!(
-                listener = &*listener.name,
-                limit = listener.limits.connections,
-                suppressed,
-                "connection refused: limits.connections reached"
-            );
-        }
+        refuse::busy(worker, stream, &listener, "limits.connections reached");
+        return;
+    }
+    if refuse::is_scarce(&stream) {
+        refuse::busy(
+            worker,
+            stream,
+            &listener,
+            "descriptors run out: raise LimitNOFILE or lower limits.connections",
+        );
         return;
     }
     stats.open.inc();

@@ -95,7 +95,8 @@ impl<'a> Rival<'a> {
         let (index, why) = picked?;
         let member = &pool.members[index];
         let in_flight = if pool.limited {
-            member.endpoint.try_begin(pool.in_flight_limit(member), &pool.queue)?
+            let slot = member.endpoint.try_begin(pool.in_flight_limit(member), &pool.queue)?;
+            slot.within(member.gate.as_ref(), worker.id)
         } else {
             member.endpoint.begin()
         };
@@ -139,6 +140,7 @@ async fn ask(attempt: Attempt<'_>, onward: Vec<u8>, payload: Vec<u8>) -> Result<
                 Ok(link) => link,
                 Err(NoLink::Crowded) => return Err(None),
                 Err(NoLink::Failed(failure)) => return Err(Some(failure)),
+                Err(NoLink::Starved) => return Err(None),
             },
         };
         let (mut sent, mut incoming) = (0, worker.buffers.small());

@@ -23,7 +23,7 @@ use crate::{
     clock,
     error::Refusal,
     http1::{ChunkedDecoder, Method, RequestBody, RequestHead},
-    snapshot::{Found, Listener, Route, Snapshot, Split, router},
+    snapshot::{Found, Gate, Listener, Route, Snapshot, Split, router},
     telemetry::stats::class_of,
 };
 
@@ -123,11 +123,18 @@ async fn round(
     let begun = *begun;
     scratch.host.clear();
     let (mut route, mut split, mut waits_under) = (None, None, None);
+    // 2a. As many as the listener may have at once.
+    let refused = refused.or_else(|| full(listener.gate.as_ref(), "limits.in_flight of the listener"));
+    let _in_listener = listener.gate.as_ref().map(|gate| gate.enter(worker.id));
+    let mut _in_route = None;
     // 3. Where it goes.
     let found = match refused {
         Some(stop) => Err(stop),
         None => find_route(worker, snapshot, listener, buffer, scratch),
     };
+    let found = found.and_then(|(route, split)| {
+        full(route.gate.as_ref(), "limits.in_flight of the route").map_or(Ok((route, split)), Err)
+    });
     let result = match found {
         Err(stop) => Err(stop),
         Ok((found, chosen)) => {
@@ -135,6 +142,7 @@ async fn round(
             let path = scratch.request.path.of(buffer.filled());
             let scope = worker.absences.borrow().scope(chosen.pool.number(), &scratch.host, path);
             waits_under = Some(scope);
+            _in_route = found.gate.as_ref().map(|gate| gate.enter(worker.id));
             let request = Request {
                 connection,
                 snapshot,
@@ -268,6 +276,11 @@ fn plan_body(head: &RequestHead, buffer: &Buffer, listener: &Listener) -> Result
         rest.append(&arrived[at_hand..]);
     }
     Ok(Body { at_hand, upload: Some(Relay::new(framing, rest, at_hand as u64, limit)) })
+}
+
+/// Why a request doesn't get in.
+fn full(gate: Option<&Gate>, whose: &'static str) -> Option<Stop> {
+    gate.is_some_and(|gate| !gate.has_room()).then_some(Stop::Refused(Refusal::Overloaded, whose))
 }
 
 /// Finds the route and draws a pool.

@@ -26,6 +26,7 @@ pub mod listener;
 pub mod outcome;
 pub mod pick;
 pub mod reason;
+pub mod refuse;
 pub mod relay;
 pub mod respond;
 pub mod session;

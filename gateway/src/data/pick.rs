@@ -326,6 +326,9 @@ impl<'a> View<'a> {
             return true;
         }
         let member = &self.pool.members[index];
+        if member.gate.as_ref().is_some_and(|gate| !gate.has_room()) {
+            return false;
+        }
         let in_flight = self.known.map_or(self.pool.limits.in_flight, |known| known.in_flight);
         member.endpoint.in_flight() < in_flight.unwrap_or(u32::MAX).min(member.state.limit())
             && self.pool.limits.connections.is_none_or(|limit| {

@@ -10,7 +10,7 @@ use frp_gateway_config::model::Locality;
 use lb_algos::{Rng, Tick, locality::local_share};
 
 use super::reason::Among;
-use crate::snapshot::{Member, Pool};
+use crate::snapshot::{Gate, Member, Pool};
 
 /// How long a picture is used.
 const KEEP: Duration = Duration::from_millis(5);
@@ -71,7 +71,9 @@ impl Outlook {
             (self.panic || fit(member))
                 && !member.endpoint.is_down(now)
                 && !member.endpoint.is_leaving()
-                && (!pool.limited || member.endpoint.in_flight() < pool.in_flight_limit(member))
+                && (!pool.limited
+                    || member.endpoint.in_flight() < pool.in_flight_limit(member)
+                        && member.gate.as_ref().is_none_or(Gate::has_room))
         };
         self.priority = counted().filter(usable).map(|member| member.priority).min();
         self.local_share = match (pool.locality, self.priority) {

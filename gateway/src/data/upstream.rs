@@ -14,6 +14,7 @@ use rustix::net::RecvFlags;
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::io::{Elapsed, until};
+use super::refuse;
 use crate::{snapshot::OpenConnection, telemetry::stats::Failure};
 
 /// Idle connections kept per endpoint and worker.
@@ -144,6 +145,10 @@ pub fn is_ours(error: &io::Error) -> bool {
 
 async fn open(address: SocketAddr) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // The last descriptors are for other things than visitors.
+    if refuse::is_scarce(&socket) {
+        return Err(rustix::io::Errno::MFILE.into());
+    }
     socket.set_nodelay(true)?;
     socket.connect(address).await
 }

@@ -176,6 +176,8 @@ pub struct Worker {
     pub news: Notify,
     /// Requests that wait for a tunnel.
     pub lines: RefCell<Lines>,
+    /// Visitors that are being told that there is no room.
+    pub told: Cell<u32>,
     published: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
     snapshot: RefCell<LocalSnapshot>,
     #[expect(clippy::vec_box, reason = "a connection's task holds and moves a pointer only")]
@@ -222,6 +224,7 @@ impl Worker {
             rng: RefCell::new(Rng::seeded(seed)),
             news: Notify::new(),
             lines: RefCell::default(),
+            told: Cell::new(0),
             snapshot: RefCell::new(Rc::new(published.load_full())),
             published: RefCell::new(Cache::new(published)),
             scratch: RefCell::default(),

@@ -15,11 +15,14 @@ use std::{
 use arc_swap::ArcSwap;
 use lb_algos::Tick;
 
-use super::queue::WaitQueue;
+use super::{
+    gate::{Gate, Inside},
+    queue::WaitQueue,
+};
 use crate::{
     frps::{ask::Registration, watch::FrpsWatch},
     telemetry::{
-        shard::{Padded, Shards},
+        shard::{Padded, Shards, WorkerId},
         stats::EndpointShard,
     },
 };
@@ -210,7 +213,7 @@ impl Endpoint {
     #[must_use]
     pub fn begin(&self) -> InFlight<'_> {
         self.in_flight.0.fetch_add(1, Relaxed);
-        InFlight { endpoint: self, queue: None }
+        InFlight { endpoint: self, queue: None, inside: None }
     }
 
     /// As [`Endpoint::begin`], but never lets more than `limit` be in flight: `None` when they are. When the guard is
@@ -218,7 +221,7 @@ impl Endpoint {
     #[must_use]
     pub fn try_begin<'a>(&'a self, limit: u32, queue: &'a WaitQueue) -> Option<InFlight<'a>> {
         let counted = self.in_flight.0.fetch_update(SeqCst, SeqCst, |n| (n < limit).then(|| n + 1));
-        counted.ok().map(|_| InFlight { endpoint: self, queue: Some(queue) })
+        counted.ok().map(|_| InFlight { endpoint: self, queue: Some(queue), inside: None })
     }
 
     /// Open connections, idle ones included, over all workers.
@@ -277,6 +280,17 @@ impl Endpoint {
 pub struct InFlight<'a> {
     endpoint: &'a Endpoint,
     queue: Option<&'a WaitQueue>,
+    /// Counts as long as it is here.
+    inside: Option<Inside<'a>>,
+}
+
+impl<'a> InFlight<'a> {
+    /// Counts at the frps too.
+    #[must_use]
+    pub fn within(mut self, gate: Option<&'a Gate>, worker: WorkerId) -> Self {
+        self.inside = gate.map(|gate| gate.enter(worker));
+        self
+    }
 }
 
 impl Drop for InFlight<'_> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use frp_gateway_config::model::{ListenerLimits, ListenerTimeouts};
 use ipnet::IpNet;
 
-use super::router::Router;
+use super::{gate::Gate, router::Router};
 use crate::{
     http1::HeadLimits,
     telemetry::{shard::Shards, stats::ListenerShard},
@@ -26,6 +26,8 @@ pub struct Listener {
     pub timeouts: ListenerTimeouts,
     /// Bounds.
     pub limits: ListenerLimits,
+    /// Bound on requests in flight.
+    pub gate: Option<Gate>,
     /// The bounds the parser applies (from `limits`).
     pub head_limits: HeadLimits,
     /// Per-worker counters; survive reloads.

@@ -5,6 +5,7 @@
 //! listener's name) and is shared by `Arc` between snapshots.
 
 pub mod endpoint;
+pub mod gate;
 pub mod listener;
 pub mod member;
 pub mod pool;
@@ -20,6 +21,7 @@ use crate::telemetry::stats::TunnelStats;
 
 pub use self::{
     endpoint::{Endpoint, EndpointId, Guard, Host, InFlight, OpenConnection},
+    gate::{Gate, Inside},
     listener::Listener,
     member::{MemberState, Outcome},
     pool::{Direct, Member, Pool},

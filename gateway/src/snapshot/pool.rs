@@ -6,7 +6,7 @@ use lb_algos::{PolicyKind, Prepared};
 
 use frp_gateway_config::model;
 
-use super::{endpoint::Endpoint, member::MemberState, queue::WaitQueue};
+use super::{endpoint::Endpoint, gate::Gate, member::MemberState, queue::WaitQueue};
 use crate::{
     data::affinity::Sealer,
     frps::{BasicAuth, Rewrite},
@@ -121,6 +121,8 @@ pub struct Member {
     pub not_found_marker: Option<Arc<[u8]>>,
     /// Index of the frps in [`super::Snapshot::tunnels`].
     pub frps: u32,
+    /// Bound on requests in flight through its frps.
+    pub gate: Option<Gate>,
     /// It is a tunnel's own port: what frps's vhost would do is ours to do. `None` = the vhost port.
     pub tunnel: Option<Arc<Direct>>,
 }

@@ -11,6 +11,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use frp_gateway_config::model;
 use regex::bytes::Regex;
 
+use super::gate::Gate;
 use super::{
     pool::Pool,
     tunnels::{TunnelRoute, Tunnels, is_wildcard},
@@ -24,6 +25,8 @@ pub struct Route {
     pub name: Arc<str>,
     /// Longest wait for a response head, over all attempts.
     pub timeout: Option<Duration>,
+    /// Bound on requests in flight.
+    pub gate: Option<Gate>,
     /// Where requests go.
     pub splits: Vec<Split>,
     /// Sum of the splits' weights.
@@ -111,6 +114,7 @@ impl Route {
         Self {
             name: "auto".into(),
             timeout,
+            gate: None,
             splits: Vec::new(),
             total_weight: 0,
             path: Path::Prefix(Box::default()),
@@ -124,12 +128,13 @@ impl Route {
     ///
     /// # Errors
     /// A regular expression doesn't compile.
-    pub fn compile(route: &model::Route, splits: Vec<Split>) -> Result<Self, BadRegex> {
+    pub fn compile(route: &model::Route, splits: Vec<Split>, gate: Option<Gate>) -> Result<Self, BadRegex> {
         let conditions =
             |list: &[model::ValueMatch]| list.iter().map(Condition::compile).collect::<Result<_, _>>();
         Ok(Self {
             name: route.name.as_str().into(),
             timeout: route.timeout,
+            gate,
             total_weight: splits.iter().fold(0, |sum, split| sum.saturating_add(split.weight)),
             splits,
             path: match &route.matches.path {

@@ -13,9 +13,9 @@ use tokio::sync::Notify;
 use super::settlement::{Settlement, Unsettled};
 use crate::{
     health::active::Probed,
-    snapshot::{Endpoint, EndpointId, Listener, MemberState, Pool, WaitQueue},
+    snapshot::{Endpoint, EndpointId, Gate, Listener, MemberState, Pool, WaitQueue},
     telemetry::{
-        shard::Shards,
+        shard::{Counter, Shards},
         stats::{ListenerShard, PoolShard, SplitStats},
     },
 };
@@ -41,6 +41,8 @@ pub struct Identities {
     pools: HashMap<String, PoolIdentity>,
     splits: HashMap<(String, Arc<str>), SplitIdentity>,
     listeners: HashMap<String, Arc<Listener>>,
+    /// What goes on at listeners and routes that are bounded.
+    loads: HashMap<(&'static str, String), Arc<Shards<Counter>>>,
     retired: Vec<Retired>,
 }
 
@@ -120,6 +122,7 @@ impl Identities {
             pools: HashMap::new(),
             splits: HashMap::new(),
             listeners: HashMap::new(),
+            loads: HashMap::new(),
             retired: Vec::new(),
         }
     }
@@ -355,6 +358,16 @@ impl<'a> Carry<'a> {
                 self.new.listeners.insert(name.to_owned(), Arc::clone(known));
             }
         }
+    }
+
+    /// The bound of a listener or route (`kind`), if it has one.
+    pub(super) fn gate(&mut self, kind: &'static str, name: &str, limit: Option<u32>) -> Option<Gate> {
+        let limit = limit?;
+        let key = (kind, name.to_owned());
+        let known = self.old.loads.get(&key).map(Arc::clone);
+        let load = known.unwrap_or_else(|| Arc::new(Shards::new(self.old.workers)));
+        self.new.loads.insert(key, Arc::clone(&load));
+        Some(Gate::new(limit, load))
     }
 
     /// Slot and counters for the listener of that name.

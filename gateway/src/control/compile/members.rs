@@ -22,6 +22,7 @@ pub(super) fn build_pool(
         || (settings.locality != model::Locality::Ignore
             && members.iter().any(|member| member.local)
             && members.iter().any(|member| !member.local));
+    let gated = members.iter().any(|member| member.gate.is_some());
     Pool {
         name: settings.name.as_str().into(),
         slot: identity.slot,
@@ -55,7 +56,8 @@ pub(super) fn build_pool(
         queue: identity.queue,
         limited: settings.limits.in_flight.is_some()
             || settings.limits.connections.is_some()
-            || settings.limits.adaptive.is_some(),
+            || settings.limits.adaptive.is_some()
+            || gated,
         stats: identity.stats,
         auto: false,
         of_tunnels: settings.tunnels.is_some(),

@@ -21,12 +21,12 @@ use crate::{
     control::directory::{Directory, Tunnel, Way, settle},
     frps::{HttpClaim, ask::Registration, watch::FrpsWatch},
     snapshot::{
-        Direct, Endpoint, EndpointId, Guard, Host, Member, MemberState, Pool, Split,
+        Direct, Endpoint, EndpointId, Gate, Guard, Host, Member, MemberState, Pool, Split,
         pool::DRAINING,
         tunnels::{self, Holder, TunnelRoute, Tunnels},
     },
     telemetry::{
-        shard::Shards,
+        shard::{Counter, Shards},
         stats::{RequestShard, TunnelStats},
     },
 };
@@ -46,6 +46,8 @@ pub struct TunnelIdentities {
     slots: usize,
     /// By name of the frps.
     hosts: HashMap<String, Arc<Host>>,
+    /// What goes on at frps that are bounded.
+    loads: HashMap<String, Arc<Shards<Counter>>>,
     watches: HashMap<String, Arc<FrpsWatch>>,
     endpoints: HashMap<EndpointId, Arc<Endpoint>>,
     lasting: HashMap<EndpointId, Lasting>,
@@ -102,6 +104,7 @@ impl TunnelIdentities {
             free_slots: Vec::new(),
             slots: 0,
             hosts: HashMap::new(),
+            loads: HashMap::new(),
             watches: HashMap::new(),
             endpoints: HashMap::new(),
             lasting: HashMap::new(),
@@ -329,6 +332,7 @@ impl TunnelIdentities {
                 not_found_marker: frps.not_found_marker.as_ref().map(|marker| marker.as_bytes().into()),
                 frps: number,
                 tunnel: direct,
+                gate: self.gate(frps),
                 endpoint,
             });
         }
@@ -392,6 +396,14 @@ impl TunnelIdentities {
         let endpoint = Arc::new(Endpoint::at(host, id.clone(), self.last_number, self.workers, None));
         self.endpoints.insert(id, Arc::clone(&endpoint));
         Some(endpoint)
+    }
+
+    /// The bound of an frps, if it has one.
+    pub(super) fn gate(&mut self, frps: &model::Frps) -> Option<Gate> {
+        let limit = frps.in_flight?;
+        let workers = self.workers;
+        let load = self.loads.entry(frps.name.clone()).or_insert_with(|| Arc::new(Shards::new(workers)));
+        Some(Gate::new(limit, Arc::clone(load)))
     }
 
     fn frps_host(&mut self, frps: &model::Frps) -> Arc<Host> {

@@ -24,6 +24,7 @@ fn listener(trusted: &[&str]) -> Listener {
         timeouts: config.timeouts,
         limits: config.limits,
         head_limits: LIMITS,
+        gate: None,
         stats: Arc::new(Shards::new(1)),
     }
 }

@@ -51,6 +51,7 @@ fn route(name: &str, hosts: &[&str], path: model::PathMatch) -> model::Route {
         },
         pools: Vec::new(),
         timeout: None,
+        in_flight: None,
         listeners: Vec::new(),
     }
 }
@@ -65,7 +66,7 @@ fn exact(name: &str) -> model::ValueKind {
 
 fn router(routes: Vec<model::Route>) -> Router {
     Router::new(routes.into_iter().map(|route| {
-        let compiled = Route::compile(&route, Vec::new()).expect("test routes compile");
+        let compiled = Route::compile(&route, Vec::new(), None).expect("test routes compile");
         (route.matches.hosts, Arc::new(compiled))
     }))
 }

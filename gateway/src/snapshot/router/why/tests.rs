@@ -47,9 +47,10 @@ fn router(routes: Vec<(&str, Vec<HostMatch>, model::RouteMatch)>) -> Router {
             matches,
             pools: Vec::new(),
             timeout: None,
+            in_flight: None,
             listeners: Vec::new(),
         };
-        (hosts, Arc::new(Route::compile(&route, Vec::new()).expect("no bad regex")))
+        (hosts, Arc::new(Route::compile(&route, Vec::new(), None).expect("no bad regex")))
     }))
 }
 

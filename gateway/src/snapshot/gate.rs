@@ -1,0 +1,73 @@
+//! A bound on how much goes on at once somewhere: a listener, a route, an frps.
+//!
+//! Each worker counts its own; who wants in sums them up. Two workers that look at the same moment may both get in, so a bound may be
+//! exceeded by the number of workers less one. Nothing is shared that is written per request.
+
+use std::sync::Arc;
+
+use crate::telemetry::shard::{Counter, Shards, WorkerId};
+
+/// The bound and what goes on. What goes on outlives reloads.
+#[derive(Debug, Clone)]
+pub struct Gate {
+    limit: u32,
+    load: Arc<Shards<Counter>>,
+}
+
+/// Counts as going on until it is dropped.
+#[derive(Debug)]
+pub struct Inside<'a> {
+    load: &'a Shards<Counter>,
+    worker: WorkerId,
+}
+
+impl Gate {
+    /// At most `limit` (at least 1) at once; `load` is shared by all that have the same bound.
+    #[must_use]
+    pub const fn new(limit: u32, load: Arc<Shards<Counter>>) -> Self {
+        Self { limit, load }
+    }
+
+    /// What goes on now.
+    #[must_use]
+    pub fn load(&self) -> u64 {
+        self.load.sum(|count| count)
+    }
+
+    /// Whether one more may come.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.load() < u64::from(self.limit)
+    }
+
+    /// Counts one more, whether there is room or not.
+    #[must_use]
+    pub fn enter(&self, worker: WorkerId) -> Inside<'_> {
+        self.load.of(worker).inc();
+        Inside { load: &self.load, worker }
+    }
+}
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        self.load.of(self.worker).dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_get_in_as_may_and_the_next_one_when_somebody_leaves() {
+        let gate = Gate::new(2, Arc::new(Shards::new(2)));
+        let one = gate.enter(WorkerId(0));
+        assert!(gate.has_room());
+        let two = gate.enter(WorkerId(1));
+        assert!(!gate.has_room() && gate.load() == 2);
+        drop(one);
+        assert!(gate.has_room());
+        drop(two);
+        assert_eq!(gate.load(), 0);
+    }
+}
