@@ -171,7 +171,7 @@ macro_rules! named {
 }
 
 item!(Admin { listen, token });
-item!(Runtime { workers, drain_timeout });
+item!(Runtime { workers, drain_timeout, drain_delay, upgrade_timeout });
 item!(Frps {
     name,
     host,

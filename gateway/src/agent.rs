@@ -19,7 +19,7 @@ use tokio::{
     net::TcpListener,
     runtime::Builder,
     signal::unix::{Signal, SignalKind, signal},
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::sleep,
 };
 
@@ -123,6 +123,7 @@ fn plugin_state(host: &SubdomainHost) -> (Arc<PluginState>, mpsc::Receiver<Told>
         // Those of other servers are known to the gateways alone, which settle them.
         conflict: Box::new(|_| None),
         heard,
+        leaving: watch::Sender::new(false),
     };
     (Arc::new(state), told)
 }

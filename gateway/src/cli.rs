@@ -14,7 +14,7 @@ use frp_gateway_config::{Severity, units};
 use serde_json::json;
 
 use crate::{
-    admin::explain::Ask,
+    admin::{api::UpgradeView, explain::Ask},
     client::{
         self,
         reach::{Gateway, Reach, Unanswered},
@@ -39,7 +39,7 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve. SIGHUP reloads, SIGTERM drains.
+    /// Serve. SIGHUP reloads, SIGTERM drains, SIGUSR2 upgrades.
     Run {
         /// The configuration; edits take effect live.
         #[arg(short, long, value_name = "FILE", env = "FRP_GATEWAY_CONFIG")]
@@ -133,6 +133,16 @@ enum Command {
         #[command(flatten)]
         reach: Reach,
     },
+    /// Replace the running gateway by the program that now is where it was started from, without losing a visitor.
+    ///
+    /// Ends with 0 when the new process serves, 1 when the old one serves on (and says why), 2 when there is no answer.
+    Upgrade {
+        /// How the result looks.
+        #[arg(long, value_enum, default_value = "text")]
+        format: Output,
+        #[command(flatten)]
+        reach: Reach,
+    },
     /// Print the JSON Schema of the configuration, for editors.
     Schema,
     /// Print the version.
@@ -176,6 +186,9 @@ pub fn main(arguments: &Arguments) -> ExitCode {
             with_gateway(reach, async |gateway| drain(&gateway, frps, false, false).await)
         }
         Command::Rebalance { reach } => with_gateway(reach, async |gateway| rebalance(&gateway).await),
+        Command::Upgrade { format, reach } => {
+            with_gateway(reach, async |gateway| upgrade(&gateway, *format).await)
+        }
         Command::Schema => say(frp_gateway_config::schema::json_schema()),
         Command::Version => say(concat!("frp-gateway ", env!("CARGO_PKG_VERSION"))),
     })
@@ -201,7 +214,8 @@ fn run(serve: impl FnOnce() -> Result<Ending, StartError>, format: log::Format, 
         | StartError::Agent { .. }
         | StartError::System { .. }
         | StartError::Metrics(_)
-        | StartError::Control(_) => {}
+        | StartError::Control(_)
+        | StartError::Cancelled => {}
     }
     complain(&format!("frp-gateway: {error}"));
     FAILED
@@ -343,6 +357,19 @@ async fn status(gateway: &Gateway, every: Duration, watch: bool, output: Output)
             return Ok(OK);
         }
     }
+}
+
+async fn upgrade(gateway: &Gateway, output: Output) -> Result<u8, Unanswered> {
+    let told: UpgradeView = gateway.order("/api/v1/upgrade").await?;
+    match (output, told.new) {
+        (Output::Json, _) => drop(say(as_json(&told))),
+        (Output::Text, Some(new)) => drop(say(format!("upgraded: process {new} serves, {} ends", told.old))),
+        (Output::Text, None) => {
+            let why = told.error.as_deref().unwrap_or("no reason was given");
+            complain(&format!("frp-gateway: not upgraded, process {} serves on: {why}", told.old));
+        }
+    }
+    Ok(if told.new.is_some() { OK } else { FAILED })
 }
 
 /// One line.

@@ -1,34 +1,58 @@
-//! The life of the process: start in order, signals, drain.
+//! The life of the process: start in order, signals, upgrade, drain.
 //!
-//! Start: read the file (all errors, exit 2) → descriptor limit → admin listener → data-plane threads → compile, bind,
-//! publish, accept ([`Control::start`]) → watch the file. Whatever fails ends the process before a visitor is let in.
+//! Start: sockets that are given → the file (all errors, exit 2) → descriptor limit → admin listener → data-plane
+//! threads → compile, bind, publish, accept ([`Control::start`]) → watch the file. Whatever fails ends the process before
+//! a visitor is let in. Ready, and systemd is told, once every frps has said which tunnels it has.
 //!
-//! SIGHUP reloads and re-opens the access log. SIGTERM or SIGINT: not ready, stop accepting, let exchanges end within
-//! `runtime.drain_timeout`, exit 0. A second one: exit at once.
+//! SIGHUP reloads and re-opens the logs. SIGTERM or SIGINT: not ready, for `runtime.drain_delay` nothing else; then stop
+//! accepting, let exchanges end within `runtime.drain_timeout`, exit 0. A second one: exit at once.
+//!
+//! SIGUSR2 or `POST /api/v1/upgrade`: the program is started anew and given the listening sockets themselves
+//! (`successor`, `predecessor`, over a `channel`). Both accept from the same queues for a moment, so nobody is
+//! refused or reset. Then the old process drains and exits 0. Until the new one accepts, nothing is final: whatever goes
+//! wrong, the old one serves on.
 
-use std::{io, net::SocketAddr, path::Path, sync::Arc};
+mod activation;
+mod admin_server;
+mod channel;
+mod life;
+mod predecessor;
+mod signals;
+mod successor;
+pub mod upgrade;
+
+use std::{collections::BTreeSet, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::{
-    net::TcpListener,
-    runtime::Builder,
-    signal::unix::{Signal, SignalKind, signal},
-};
+use tokio::{runtime::Builder, time::sleep};
 
+use self::{
+    admin_server::Admin, life::Life, predecessor::Predecessor, signals::Signals, successor::Program,
+    upgrade::Upgrades,
+};
 use crate::{
-    admin::{self, App},
+    admin::App,
     clock,
     control::{
-        Event, Fault, Handle, hooks,
+        Fault, Gate, Handle,
+        event::Memory,
+        hooks,
         migration::{Migrations, Mover, NoClients},
-        reload::{self, Accepted, Content},
+        reload::{self, Content},
         state::Fixed,
-        task::{Control, Parts},
+        task::{Control, Parts, Process},
     },
-    data::{access_log::AccessLogHandle, worker::Workers},
+    data::{
+        access_log::AccessLogHandle,
+        sockets::{Label, Sockets},
+        worker::Workers,
+    },
     snapshot::Published,
-    telemetry::{audit::AuditHandle, metrics::collect::Metrics},
+    telemetry::{audit::AuditHandle, metrics::collect::Metrics, supervisor::Supervisor},
 };
+
+/// How often it is looked whether we are ready, while we aren't.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Why the process ended before it was told to.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +93,28 @@ pub enum StartError {
     /// The control plane ended by itself.
     #[error("the control plane ended: {0}")]
     Control(tokio::task::JoinError),
+    /// It was told to end before it served.
+    #[error("told to end before it was ready")]
+    Cancelled,
+}
+
+impl StartError {
+    /// With everything that is wrong with the configuration.
+    #[must_use]
+    pub fn whole_text(&self) -> String {
+        match self {
+            Self::Config(faults) | Self::Effect(faults) => {
+                let texts: Vec<_> = faults.iter().map(|fault| fault.text.as_str()).collect();
+                format!("{self}\n{}", texts.join("\n"))
+            }
+            Self::Admin { .. }
+            | Self::Agent { .. }
+            | Self::System { .. }
+            | Self::Metrics(_)
+            | Self::Control(_)
+            | Self::Cancelled => self.to_string(),
+        }
+    }
 }
 
 /// How the process was told to end.
@@ -86,12 +132,22 @@ pub enum Ending {
 /// See [`StartError`].
 pub fn run(path: &Path) -> Result<Ending, StartError> {
     let started = clock::now();
-    // Before reading: a change in between is then seen as one.
-    let seen = Content::of(path);
-    let first = reload::load(path).map_err(StartError::Config)?;
-    raise_descriptor_limit();
+    let activated = activation::from_systemd();
+    let program = Program::of_process().map_err(|error| error.to_string());
     let runtime = Builder::new_current_thread().enable_all().build().map_err(system("control runtime"))?;
-    let ending = runtime.block_on(serve(path, first, seen, started));
+    let ending = runtime.block_on(async {
+        let predecessor = Predecessor::of_process().map_err(system("the old process"))?.map(Arc::new);
+        let given = match &predecessor {
+            Some(predecessor) => predecessor.sockets().await.map_err(system("the old process's sockets"))?,
+            None => activated,
+        };
+        let sockets = Sockets::given(given);
+        let ended = serve(path, started, program, sockets, predecessor.clone()).await;
+        if let (Err(error), Some(predecessor)) = (&ended, &predecessor) {
+            predecessor.failed(error).await;
+        }
+        ended
+    });
     // Look-ups and the like that still run on helper threads are not waited for.
     runtime.shutdown_background();
     ending
@@ -99,20 +155,32 @@ pub fn run(path: &Path) -> Result<Ending, StartError> {
 
 async fn serve(
     path: &Path,
-    first: Accepted,
-    seen: Content,
     started: lb_algos::Tick,
+    program: Result<Program, String>,
+    sockets: Sockets,
+    predecessor: Option<Arc<Predecessor>>,
 ) -> Result<Ending, StartError> {
+    // First of all: a signal without a handler ends the process.
     let mut signals = Signals::new().map_err(system("signal handlers"))?;
+    // Before reading: a change in between is then seen as one.
+    let seen = Content::of(path);
+    let first = reload::load(path).map_err(StartError::Config)?;
+    raise_descriptor_limit();
     let config = &first.config;
     let (address, workers) = (config.admin.listen, config.runtime.workers);
-    let admin = TcpListener::bind(address).await.map_err(|source| StartError::Admin { address, source })?;
+    let admin =
+        admin_server::listen(&sockets, address).map_err(|source| StartError::Admin { address, source })?;
     let published = Published::default();
     let access_log = AccessLogHandle::off();
     let audit = AuditHandle::off();
     let workers = Workers::start(workers, &published, &access_log).map_err(system("data-plane threads"))?;
     let workers = Arc::new(workers);
     let migrations = Arc::new(Migrations::new(Arc::new(NoClients)));
+    let process = Process {
+        sockets: sockets.clone(),
+        supervisor: Supervisor::of_process(),
+        gate: if predecessor.is_some() { Gate::held() } else { Gate::default() },
+    };
     let (mut control, handle) = Control::new(Parts {
         path: path.to_owned(),
         fixed: Fixed { workers: workers.count(), admin: address, started },
@@ -124,6 +192,7 @@ async fn serve(
     });
     let (plugin, told) = hooks::plugin_state(&handle.board());
     control.set_plugin(Arc::clone(&plugin));
+    control.set_process(process.clone());
     tokio::spawn(hooks::pass_on(told, handle.clone(), audit.clone()));
     let metrics = Metrics::new(
         Arc::clone(&published),
@@ -133,83 +202,106 @@ async fn serve(
     )?;
     let mover =
         Mover { migrations, board: handle.board(), published: Arc::clone(&published), audit: audit.clone() };
-    let app = App { control: handle.clone(), published, metrics: Arc::new(metrics), mover };
-    let address = admin.local_addr().map_err(system("admin listener"))?;
-    tracing::info!(%address, "admin listening");
-    tokio::spawn(async move { axum::serve(admin, admin::router(app)).await });
+    let (upgrades, asked) = Upgrades::new();
+    let app = App { control: handle.clone(), published, metrics: Arc::new(metrics), mover, upgrades };
+    let mut admin = Admin::new(admin, app);
+    // While another process serves, it is the one to ask.
+    if predecessor.is_none() {
+        admin.start();
+    }
     control.start(first).await.map_err(StartError::Effect)?;
-    let control = tokio::spawn(control.run());
-    tokio::spawn(reload::watch(path.to_owned(), seen, handle.clone()));
+    for untaken in sockets.drop_untaken() {
+        tell_untaken(&untaken, predecessor.is_some());
+    }
+    let mut control = tokio::spawn(control.run());
     tracing::info!(version = %env!("CARGO_PKG_VERSION"), workers = workers.count(), "started");
-    tokio::select! {
-        () = signals.until_end(&handle, &access_log, &audit) => {}
-        ended = control => {
+    if let Some(predecessor) = predecessor {
+        tokio::select! {
+            () = ready(&handle) => {}
+            () = signals.end() => return Err(StartError::Cancelled),
+        }
+        let memory = tokio::select! {
+            memory = predecessor.prepared() => memory.map_err(system("the old process"))?,
+            () = signals.end() => return Err(StartError::Cancelled),
+        };
+        handle.remember(memory).await;
+        process.gate.allow();
+        process.gate.opened().await;
+        admin.start();
+        predecessor.serving().await;
+        tracing::info!("upgraded: this process serves now");
+        let handle = handle.clone();
+        tokio::spawn(async move {
+            // What operators want they tell this process by now.
+            let last = Memory { drains: BTreeSet::new(), ..predecessor.left().await };
+            handle.remember(last).await;
+        });
+    }
+    tokio::spawn(reload::watch(path.to_owned(), seen, handle.clone()));
+    tokio::spawn(tell_ready(handle.clone(), process.clone()));
+    let mut life = Life {
+        handle,
+        workers,
+        process,
+        plugin,
+        access_log,
+        audit,
+        admin,
+        signals,
+        program,
+        asked,
+        successor: None,
+    };
+    let leaving = tokio::select! {
+        leaving = life.until_end() => leaving,
+        ended = &mut control => {
             // Visitors would be served by a configuration that nobody can change any more: better be restarted.
             return ended.map_or_else(|error| Err(StartError::Control(error)), |()| Ok(Ending::Drained));
         }
-    }
-    audit.asked("draining");
-    drain(&workers, &handle, &mut signals).await
+    };
+    Ok(life.end(leaving).await)
 }
 
-async fn drain(workers: &Workers, handle: &Handle, signals: &mut Signals) -> Result<Ending, StartError> {
-    handle.send(Event::DrainBegan).await;
-    let within =
-        handle.state().config.as_ref().map(|config| config.runtime.drain_timeout).unwrap_or_default();
-    tracing::info!(connections = workers.connections(), ?within, "draining");
-    tokio::select! {
-        cut = workers.drain(within) => {
-            if cut > 0 {
-                tracing::warn!(cut, "drain timed out");
-            }
-            tracing::info!("stopped");
-            Ok(Ending::Drained)
-        }
-        () = signals.end() => {
-            tracing::warn!(connections = workers.connections(), "second signal, stopped without drain");
-            Ok(Ending::Cut)
-        }
+fn tell_untaken(label: &Label, from_old: bool) {
+    if from_old {
+        tracing::info!(socket = %label, "the old process's socket is not configured any more");
+    } else {
+        tracing::warn!(
+            socket = %label,
+            "systemd passed a socket that no listener of the configuration has as its name or address: nobody will \
+             be served there"
+        );
     }
 }
 
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hang_up: Signal,
+/// Waits until visitors may be sent here.
+async fn ready(handle: &Handle) {
+    while handle.state().readiness(clock::now()).is_err() {
+        sleep(LOOK_AGAIN).await;
+    }
 }
 
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hang_up: signal(SignalKind::hangup())?,
-        })
-    }
-
-    /// A signal that ends the process.
-    async fn end(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+/// Tells systemd and the log when visitors may be sent here, and are let in.
+async fn tell_ready(handle: Handle, process: Process) {
+    let mut told = String::new();
+    while let Err(why) = handle.state().readiness(clock::now()) {
+        if why != told {
+            process.supervisor.status(&why);
+            told = why;
         }
+        sleep(LOOK_AGAIN).await;
     }
+    process.gate.opened().await;
+    if !handle.state().draining {
+        process.supervisor.ready("serving");
+        tracing::info!("ready");
+    }
+}
 
-    /// The same; carries out reloads meanwhile.
-    async fn until_end(&mut self, handle: &Handle, access_log: &AccessLogHandle, audit: &AuditHandle) {
-        loop {
-            tokio::select! {
-                _ = self.terminate.recv() => return,
-                _ = self.interrupt.recv() => return,
-                _ = self.hang_up.recv() => {
-                    access_log.reopen();
-                    audit.reopen();
-                    // Not awaited here: a full inbox must not keep SIGTERM waiting.
-                    let handle = handle.clone();
-                    tokio::spawn(async move { handle.request_reload("SIGHUP").await });
-                }
-            }
-        }
+/// Lets the other tasks of this thread, the only one that serves operators and plugin calls, see what has changed.
+async fn give_way() {
+    for _ in 0..3 {
+        tokio::task::yield_now().await;
     }
 }
 

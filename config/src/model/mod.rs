@@ -68,8 +68,12 @@ pub struct Admin {
 pub struct Runtime {
     /// Data-plane threads, fixed at start. 0 (the default) = the number of usable cores, which the gateway finds out.
     pub workers: usize,
-    /// How long a drain (SIGTERM, a removed listener) may take. Default 30 s.
+    /// How long a drain (SIGTERM, an upgrade, a removed listener) may take. Default 30 s.
     pub drain_timeout: Duration,
+    /// How long SIGTERM only turns readiness off, before the drain begins. Default 0.
+    pub drain_delay: Duration,
+    /// How long an upgrade waits for the new process. Default 60 s.
+    pub upgrade_timeout: Duration,
 }
 
 /// Destination of the access log. Default off.

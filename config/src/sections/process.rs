@@ -27,7 +27,12 @@ pub(super) fn admin(ctx: &mut Ctx<'_>, at: &At<'_>) -> Admin {
 pub(super) fn runtime(ctx: &mut Ctx<'_>, at: &At<'_>) -> Runtime {
     let fields = Fields::open(ctx, at, &keys::RUNTIME);
     let workers = fields.usize(ctx, "workers");
-    Runtime { workers, drain_timeout: fields.duration(ctx, "drain_timeout") }
+    Runtime {
+        workers,
+        drain_timeout: fields.duration(ctx, "drain_timeout"),
+        drain_delay: fields.duration(ctx, "drain_delay"),
+        upgrade_timeout: fields.duration(ctx, "upgrade_timeout"),
+    }
 }
 
 /// `access_log` and `audit`: `off`, `stdout`, a path, or `{ output: … }` with one of these.

@@ -12,7 +12,7 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::App;
@@ -20,6 +20,7 @@ use crate::{
     clock,
     control::{ReloadResult, directory::Tunnel},
     data::explain::word,
+    lifecycle::upgrade::Refusal,
 };
 
 /// `GET /api/v1/listeners`: one of these per listener.
@@ -190,6 +191,36 @@ pub async fn reload(State(app): State<App>) -> Response {
     };
     let generation = app.control.state().generation;
     (status, Json(ReloadView { result, generation, diagnostics })).into_response()
+}
+
+/// `POST /api/v1/upgrade`.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct UpgradeView {
+    /// `upgraded` or `failed`.
+    pub result: String,
+    /// Id of the process that answers.
+    pub old: u32,
+    /// Id of the process that serves now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub new: Option<u32>,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// Replaces the process and says what came of it: 200 once the new one serves, 409 while another upgrade is under way,
+/// 500 when this process serves on.
+pub async fn upgrade(State(app): State<App>) -> Response {
+    let outcome = app.upgrades.ask().await;
+    let status = match &outcome {
+        Ok(_) => StatusCode::OK,
+        Err(Refusal::Busy) => StatusCode::CONFLICT,
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    let result = if outcome.is_ok() { "upgraded" } else { "failed" };
+    let error = outcome.as_ref().err().map(ToString::to_string);
+    let view = UpgradeView { result: result.to_owned(), old: std::process::id(), new: outcome.ok(), error };
+    (status, Json(view)).into_response()
 }
 
 fn unix_seconds(at: SystemTime) -> u64 {

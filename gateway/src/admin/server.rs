@@ -20,6 +20,7 @@ use super::{api, drain, explain, status, tunnels};
 use crate::{
     clock,
     control::{Handle, migration::Mover},
+    lifecycle::upgrade::Upgrades,
     snapshot::Published,
     telemetry::metrics::collect::Metrics,
 };
@@ -35,6 +36,8 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     /// Moves clients.
     pub mover: Mover,
+    /// Replaces the process.
+    pub upgrades: Upgrades,
 }
 
 /// All routes. The probes of a supervisor are open; the rest wants the token, if there is one.
@@ -53,6 +56,7 @@ pub fn router(app: App) -> Router {
         .route("/api/v1/frps/{name}/drain", post(drain::drain))
         .route("/api/v1/frps/{name}/undrain", post(drain::undrain))
         .route("/api/v1/rebalance", post(drain::rebalance))
+        .route("/api/v1/upgrade", post(api::upgrade))
         .layer(middleware::from_fn_with_state(app.clone(), authorize));
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))

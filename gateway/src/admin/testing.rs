@@ -14,6 +14,7 @@ use crate::{
         testing::Rig,
     },
     data::access_log::AccessLogHandle,
+    lifecycle::upgrade::Upgrades,
     telemetry::{audit::AuditHandle, metrics::collect::Metrics},
 };
 
@@ -35,7 +36,13 @@ impl Admin {
             published: Arc::clone(&published),
             audit: AuditHandle::off(),
         };
-        let app = App { control: rig.handle.clone(), published, metrics: Arc::new(metrics), mover };
+        let app = App {
+            control: rig.handle.clone(),
+            published,
+            metrics: Arc::new(metrics),
+            mover,
+            upgrades: Upgrades::new().0,
+        };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, router(app)).await });

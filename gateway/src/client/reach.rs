@@ -158,17 +158,36 @@ impl Gateway {
             .await
             .unwrap_or_else(|_elapsed| Err(self.unreachable("no answer within 10 s".to_owned())))?;
         match status {
-            200 => serde_json::from_slice(&text)
-                .map_err(|error| Unanswered::Strange(self.base.clone(), error.to_string())),
-            401 => {
-                let what = if self.token.is_some() { "another token" } else { "a token" };
-                Err(Unanswered::Unauthorized(self.base.clone(), what))
-            }
+            200 => self.read(&text),
+            401 => Err(self.unauthorized()),
             status => Err(match serde_json::from_slice::<Fault>(&text) {
                 Ok(fault) => Unanswered::BadQuestion(told(&fault)),
                 Err(_) => Unanswered::Strange(self.base.clone(), format!("status {status} for {path}")),
             }),
         }
+    }
+
+    /// Orders something that takes its time and may be refused: whatever JSON it answers.
+    ///
+    /// # Errors
+    /// See [`Unanswered`]. The gateway bounds the time, we don't.
+    pub async fn order<T: DeserializeOwned>(&self, path: &str) -> Result<T, Unanswered> {
+        let (status, text) = self.exchange(Method::POST, path, None).await?;
+        match status {
+            401 => Err(self.unauthorized()),
+            404 | 405 => Err(Unanswered::Strange(self.base.clone(), format!("status {status} for {path}"))),
+            _ => self.read(&text),
+        }
+    }
+
+    fn read<T: DeserializeOwned>(&self, text: &[u8]) -> Result<T, Unanswered> {
+        serde_json::from_slice(text)
+            .map_err(|error| Unanswered::Strange(self.base.clone(), error.to_string()))
+    }
+
+    fn unauthorized(&self) -> Unanswered {
+        let what = if self.token.is_some() { "another token" } else { "a token" };
+        Unanswered::Unauthorized(self.base.clone(), what)
     }
 
     async fn exchange(

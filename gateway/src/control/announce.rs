@@ -53,7 +53,7 @@ pub fn announce(notice: &Notice, took: Duration) {
             tracing::error!(errors, "reload refused, the old configuration stays in force");
         }
         Notice::NeedsRestart { key, running, configured } => {
-            tracing::warn!(%key, %running, %configured, "a change of this key needs a restart");
+            tracing::warn!(%key, %running, %configured, "a change of this key needs a restart, or `frp-gateway upgrade`");
         }
         Notice::Tunnel { event, frps, name, user, domains, way, reason } => {
             let (domains, reason) = (domains.join(","), reason.as_deref());

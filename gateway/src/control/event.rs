@@ -1,12 +1,40 @@
 //! What can happen to the control plane.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use frp_gateway_config::model::Config;
 use lb_algos::Tick;
+use serde::{Deserialize, Serialize};
 
 use super::state::{Fault, ServerKey};
 use crate::frps::{Listing, Proxy, ProxyKind};
+
+/// What a process knows of an frps, for the one after it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Known {
+    /// Name of the frps.
+    pub frps: String,
+    /// Which server that is.
+    pub server: ServerKey,
+    /// Its tunnels.
+    pub listing: Listing,
+    /// It calls its plugin here itself, as opposed to an agent that answers it.
+    pub calls_us: bool,
+    /// Something has happened since that may have moved ports between tunnels.
+    pub doubted: bool,
+}
+
+/// What a process knows of its fleet, for the one after it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Memory {
+    /// Every frps that has told anything.
+    pub frps: Vec<Known>,
+    /// Hosts with a tunnel, or with one a moment ago, and how many milliseconds ago that was.
+    pub hosts: Vec<(String, u64)>,
+    /// frps that an operator wants emptied.
+    pub drains: BTreeSet<String>,
+}
 
 /// Input of the reducer.
 #[derive(Debug, Clone)]
@@ -32,6 +60,8 @@ pub enum Event {
         /// When the listing began.
         begun: Tick,
     },
+    /// What the process before this one knew of an frps. Counts as long as that frps hasn't told us anything.
+    FrpsRemembered(Known),
     /// Single proxies of an frps were looked at.
     TunnelsSeen {
         /// Name of the frps.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::{
     Event, Handle,
@@ -35,6 +35,7 @@ pub fn plugin_state(board: &Board) -> (Arc<PluginState>, mpsc::Receiver<Told>) {
         }),
         conflict: Box::new(move |question| conflict(&for_conflicts.load(), question)),
         heard,
+        leaving: watch::Sender::new(false),
     };
     (Arc::new(state), told)
 }

@@ -8,6 +8,7 @@ pub mod compile;
 pub mod directory;
 pub mod effect;
 pub mod event;
+pub mod gate;
 pub mod hooks;
 pub mod migration;
 pub mod reducer;
@@ -20,6 +21,7 @@ pub mod testing;
 
 pub use self::{
     event::Event,
+    gate::Gate,
     state::{Fault, State},
     task::{Handle, ReloadResult},
 };

@@ -46,6 +46,7 @@ pub fn reduce(state: &State, event: Event, now: Now) -> Step {
         Event::FrpsListed { frps, server, listing, begun: _ } => {
             tunnels::listed(state, &frps, &server, listing, now)
         }
+        Event::FrpsRemembered(known) => tunnels::remembered(state, known, now),
         Event::FrpsUnreachable { frps, server, reason } => frps_unreachable(state, &frps, &server, reason),
         Event::TunnelsSeen { frps, server, online, gone, lapsed } => {
             tunnels::seen(state, &frps, &server, Seen { online, gone, lapsed }, now)

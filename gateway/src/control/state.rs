@@ -9,7 +9,7 @@ use std::{
 
 use frp_gateway_config::model::{Config, Frps, FrpsAdmin};
 use lb_algos::Tick;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::directory::{Directory, Table};
 use crate::frps::{ProxyKind, seal::Seals};
@@ -133,7 +133,7 @@ pub struct FrpsState {
 }
 
 /// What makes an frps the same server.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServerKey {
     host: String,
     admin_url: String,

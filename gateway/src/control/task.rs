@@ -3,10 +3,14 @@
 //! A step is a transaction. What can fail runs first and changes nothing in force; if it fails, the old state stays and
 //! the failure becomes an event of its own. Everything after that can't fail.
 
+mod memory;
+
 use std::{
     collections::{HashMap, HashSet},
     hash::{BuildHasher, RandomState},
+    io,
     net::{SocketAddr, TcpListener},
+    os::fd::AsFd,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -26,7 +30,8 @@ use super::{
     compile::{Compiled, Fleet, Identities, TunnelIdentities, chosen, compile},
     directory::Touched,
     effect::{Effect, Notice, ProbeKey, TunnelEvent},
-    event::Event,
+    event::{Event, Memory},
+    gate::Gate,
     migration::{Migrations, Mover},
     reducer::{Step, reduce},
     reload::{self, Accepted},
@@ -35,7 +40,12 @@ use super::{
 };
 use crate::{
     clock,
-    data::{access_log::AccessLogHandle, listener, worker::Workers},
+    data::{
+        access_log::AccessLogHandle,
+        listener,
+        sockets::{self, Kind, Label, Sockets},
+        worker::Workers,
+    },
     frps::{
         ask::Ask,
         decide::Rules,
@@ -47,7 +57,7 @@ use crate::{
         outlier,
     },
     snapshot::{Published, Route, Snapshot, Tunnels, tunnels::domain_of},
-    telemetry::audit::AuditHandle,
+    telemetry::{audit::AuditHandle, supervisor::Supervisor},
 };
 
 /// Events that may wait; senders wait then.
@@ -91,6 +101,8 @@ pub enum ReloadResult {
 enum Message {
     Event(Event),
     Reload { why: &'static str, done: Option<oneshot::Sender<ReloadResult>> },
+    Memory(oneshot::Sender<Memory>),
+    Remember(Memory, oneshot::Sender<()>),
 }
 
 impl Handle {
@@ -109,6 +121,25 @@ impl Handle {
     /// Sends an event; `false` when the control plane is gone.
     pub async fn send(&self, event: Event) -> bool {
         self.inbox.send(Message::Event(event)).await.is_ok()
+    }
+
+    /// What is known of the fleet; nothing when the control plane is gone.
+    pub async fn memory(&self) -> Memory {
+        let (tell, told) = oneshot::channel();
+        match self.inbox.send(Message::Memory(tell)).await {
+            Ok(()) => told.await.unwrap_or_default(),
+            Err(_gone) => Memory::default(),
+        }
+    }
+
+    /// Goes by what the process before us knew: its doubts in any case, its tunnels and hosts where we know nothing
+    /// ourselves. In force when this returns.
+    pub async fn remember(&self, memory: Memory) {
+        let (done, wait) = oneshot::channel();
+        if self.inbox.send(Message::Remember(memory, done)).await.is_ok() {
+            // An error means that the control plane is gone.
+            drop(wait.await);
+        }
     }
 
     /// Asks for a reload without waiting for it; `false` when the control plane is gone.
@@ -143,10 +174,22 @@ pub struct Parts {
     pub migrations: Arc<Migrations>,
 }
 
+/// What ties the control plane to the process it runs in. By default: nothing was given, nobody is told.
+#[derive(Debug, Clone, Default)]
+pub struct Process {
+    /// Sockets that were given, and those to be given on.
+    pub sockets: Sockets,
+    /// Whether visitors may be let in yet.
+    pub gate: Gate,
+    /// systemd.
+    pub supervisor: Supervisor,
+}
+
 /// The single writer.
 #[derive(Debug)]
 pub struct Control {
     parts: Parts,
+    process: Process,
     state: State,
     identities: Identities,
     tunnels: TunnelIdentities,
@@ -208,6 +251,7 @@ impl Control {
             touched: Touched::new(),
             published_at: Instant::now(),
             parts,
+            process: Process::default(),
             state,
             resolver: Resolver::default(),
             handle: handle.clone(),
@@ -234,6 +278,11 @@ impl Control {
         self.plugin = Some(plugin);
     }
 
+    /// Which process this is part of. To be called before [`Self::start`].
+    pub fn set_process(&mut self, process: Process) {
+        self.process = process;
+    }
+
     /// Puts the first configuration in force: binds, publishes, opens.
     ///
     /// # Errors
@@ -249,10 +298,20 @@ impl Control {
         let _names = Running(tokio::spawn(names).abort_handle());
         let mut tidy = interval(TIDY);
         tidy.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Said from here, since it is this loop that must not hang.
+        let watchdog = self.process.supervisor.watchdog();
+        let mut alive = interval(watchdog.unwrap_or(TIDY).max(Duration::from_millis(1)));
+        alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 message = self.inbox.recv() => match message {
                     Some(Message::Event(event)) => self.apply_or_refuse(event).await,
+                    // Whoever asked may have gone away.
+                    Some(Message::Memory(tell)) => drop(tell.send(self.memory())),
+                    Some(Message::Remember(memory, done)) => {
+                        self.remember(memory).await;
+                        done.send(()).ok();
+                    }
                     Some(Message::Reload { why, done }) => {
                         let result = self.reload(why).await;
                         if let Some(done) = done {
@@ -267,8 +326,9 @@ impl Control {
                     self.publish_tunnels();
                     self.show();
                 }
-                () = tokio::time::sleep(LOOK_AGAIN), if !self.unopened.is_empty() => {}
+                () = tokio::time::sleep(LOOK_AGAIN), if !self.process.gate.is_open() || !self.unopened.is_empty() => {}
                 _ = tidy.tick() => self.tidy(),
+                _ = alive.tick(), if watchdog.is_some() => self.process.supervisor.alive(),
             }
             self.open_when_known();
         }
@@ -279,6 +339,16 @@ impl Control {
         if self.state.draining {
             return ReloadResult::Refused(vec![Fault::plain("draining", "process", "it is shutting down")]);
         }
+        self.process.supervisor.reloading();
+        let result = self.read_and_apply().await;
+        self.process.supervisor.reloaded(match &result {
+            ReloadResult::Refused(_) => "serving; the last reload was refused",
+            ReloadResult::Changed { .. } | ReloadResult::Unchanged { .. } => "serving",
+        });
+        result
+    }
+
+    async fn read_and_apply(&mut self) -> ReloadResult {
         let path = self.parts.path.clone();
         let loaded = tokio::task::spawn_blocking(move || reload::load(&path)).await;
         let event = match loaded {
@@ -323,6 +393,11 @@ impl Control {
         {
             self.tunnels.watch(frps).heard(*by_agent);
         }
+        if let Event::FrpsRemembered(known) = &event
+            && self.state.frps.get(&known.frps).is_some_and(|frps| frps.server == known.server)
+        {
+            self.tunnels.watch(&known.frps).remember(known.calls_us, known.doubted, now.tick);
+        }
         let Step { mut state, effects } = reduce(&self.state, event, now);
         let mut prepared = self.prepare(&mut state, &effects, now).await?;
         self.state = state;
@@ -355,6 +430,7 @@ impl Control {
                 }
                 Effect::Close { listener } => {
                     if let Some(slot) = self.identities.listener_slot(&listener) {
+                        self.process.sockets.release(&sockets::listener(&listener));
                         self.parts.workers.close(slot);
                         tracing::info!(%listener, "closed");
                     }
@@ -443,7 +519,7 @@ impl Control {
             && self.plugin.is_some()
             && self.plugin_server.as_ref().is_none_or(|(address, _)| *address != plugin.listen)
         {
-            let bound = tokio::net::TcpListener::bind(plugin.listen).await;
+            let bound = self.plugin_listener(plugin.listen);
             prepared.plugin = Some(bound.map_err(|error| {
                 let message = format!("the plugin listener cannot listen on {}: {error}", plugin.listen);
                 vec![Fault::plain("bind", "plugin.listen", &message)]
@@ -459,11 +535,15 @@ impl Control {
                 _ => None,
             })
             .partition(|(_, address, _)| ours.contains(address));
-        let mut bind = |(name, address, key): (&String, &SocketAddr, &String)| match listener::bind(
-            *address,
-            self.parts.workers.count(),
-            ours.contains(address),
-        ) {
+        let workers = self.parts.workers.count();
+        let mut bind = |(name, address, key): (&String, &SocketAddr, &String)| match self
+            .process
+            .sockets
+            .take(&sockets::listener(name), Kind::Stream, *address)
+            .map_or_else(
+                || listener::bind(*address, workers, ours.contains(address)),
+                |given| Ok((given.label.address, listener::adopt(given.sockets, workers)?)),
+            ) {
             Ok((real, sockets)) => {
                 state.addresses.insert(name.clone(), real);
                 prepared.sockets.push((name.clone(), sockets));
@@ -480,6 +560,17 @@ impl Control {
             faults.extend(shared.into_iter().filter_map(bind));
         }
         if faults.is_empty() { Ok(prepared) } else { Err(faults) }
+    }
+
+    /// The plugin listener's socket: the one given, or a new one.
+    fn plugin_listener(&self, bind: SocketAddr) -> io::Result<tokio::net::TcpListener> {
+        let given = self.process.sockets.take(sockets::PLUGIN, Kind::Stream, bind);
+        let socket = match given.and_then(|given| given.sockets.into_iter().next()) {
+            Some(given) => TcpListener::from(given),
+            None => TcpListener::bind(bind)?,
+        };
+        socket.set_nonblocking(true)?;
+        tokio::net::TcpListener::from_std(socket)
     }
 
     fn switch_access_log(&self, effects: &[Effect]) -> Result<(), Vec<Fault>> {
@@ -503,13 +594,24 @@ impl Control {
         plugin.rules.store(Rules::new(config).map(Arc::new));
         plugin.allow.store(config.plugin.as_ref().map(|plugin| Arc::new(plugin.allow.clone())));
         match (&config.plugin, listener) {
-            (None, _) => self.plugin_server = None,
+            (None, _) => {
+                self.process.sockets.release(sockets::PLUGIN);
+                self.plugin_server = None;
+            }
             (Some(_), None) => {}
             (Some(settings), Some(listener)) => {
                 if let Ok(address) = listener.local_addr() {
                     tracing::info!(%address, "plugin listener listening");
+                    let name = sockets::PLUGIN.to_owned();
+                    let label = Label { name, kind: Kind::Stream, bind: Some(settings.listen), address };
+                    self.hold(label, std::slice::from_ref(&listener));
                 }
-                let serve = plugin::serve(listener, Arc::clone(plugin));
+                let (gate, plugin) = (self.process.gate.clone(), Arc::clone(plugin));
+                let serve = async move {
+                    // While another process serves, it knows more of who has which domain.
+                    gate.allowed().await;
+                    plugin::serve(listener, plugin).await;
+                };
                 self.plugin_server = Some((settings.listen, Running(tokio::spawn(serve).abort_handle())));
             }
         }
@@ -544,23 +646,41 @@ impl Control {
         let Some(config) = &self.state.config else { return };
         let by_tunnels = config.tunnels.serve || config.pools.iter().any(|pool| pool.tunnels.is_some());
         let waits = by_tunnels && !self.opened && self.state.readiness(clock::now()).is_err();
-        if !self.unopened.is_empty() && (!waits || self.state.draining) {
+        if self.process.gate.is_held() || (waits && !self.state.draining) {
+            return;
+        }
+        if !self.unopened.is_empty() {
             self.opened = true;
             let sockets = std::mem::take(&mut self.unopened);
             self.open(sockets);
         }
+        self.process.gate.open();
     }
 
     /// Accepts on new sockets. A listener that moved leaves its old ones.
     fn open(&self, sockets: Vec<(String, Vec<TcpListener>)>) {
         for (name, sockets) in sockets {
             let Some(slot) = self.identities.listener_slot(&name) else { continue };
+            if let Some(&address) = self.state.addresses.get(&name) {
+                let listeners = self.state.config.iter().flat_map(|config| &config.listeners);
+                let bind = listeners.filter(|one| one.name == name).map(|one| one.bind).next();
+                let name = sockets::listener(&name);
+                self.hold(Label { name, kind: Kind::Stream, bind, address }, &sockets);
+            }
             // For a listener that is new this closes nothing.
             self.parts.workers.close(slot);
             self.parts.workers.open(slot, sockets);
             if let Some(address) = self.state.addresses.get(&name) {
                 tracing::info!(listener = %name, %address, "listening");
             }
+        }
+    }
+
+    /// Keeps handles on the sockets of a listener, to be given on.
+    fn hold(&self, label: Label, sockets: &[impl AsFd]) {
+        let name = label.name.clone();
+        if let Err(error) = self.process.sockets.hold(label, sockets.iter()) {
+            tracing::error!(%name, %error, "no handle on a listener can be had: an upgrade would leave it out");
         }
     }
 
@@ -587,6 +707,13 @@ impl Control {
             );
             tunnels.set(&key, host, fleet.now);
         }
+        self.store(tunnels);
+        self.tell_conflicts(&lost);
+    }
+
+    /// Publishes the present snapshot with these tunnels.
+    fn store(&mut self, tunnels: Tunnels) {
+        let present = self.parts.published.load();
         self.published_at = Instant::now();
         self.parts.published.store(Arc::new(Snapshot {
             generation: present.generation,
@@ -598,7 +725,6 @@ impl Control {
             tunnels: Arc::new(tunnels),
         }));
         self.parts.workers.news();
-        self.tell_conflicts(&lost);
     }
 
     /// Tells which tunnels lost a claim to somebody else.

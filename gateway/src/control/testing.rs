@@ -168,7 +168,12 @@ pub(crate) fn config() -> Config {
     Config {
         zone: None,
         admin: Admin { listen: "127.0.0.1:9900".parse().unwrap(), token: None },
-        runtime: Runtime { workers: 2, drain_timeout: Duration::from_secs(30) },
+        runtime: Runtime {
+            workers: 2,
+            drain_timeout: Duration::from_secs(30),
+            drain_delay: Duration::ZERO,
+            upgrade_timeout: Duration::from_secs(60),
+        },
         access_log: AccessLog::Off,
         frps: vec![frps("a", 8001), frps("b", 8002)],
         listeners: vec![listener("web")],

@@ -4,9 +4,11 @@
 
 use std::{
     future::poll_fn,
+    mem::MaybeUninit,
     net::{IpAddr, SocketAddr},
     rc::Rc,
     sync::Arc,
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
@@ -110,9 +112,9 @@ async fn serve(mut connection: Connection, mut stream: TcpStream) {
             }
             let timeouts = &connection.listener.timeouts;
             let patience = if first { timeouts.header.min(timeouts.idle) } else { timeouts.idle };
-            match timeout(patience, poll_fn(|cx| stream.poll_read_ready(cx))).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) | Err(_) => break Next::Close,
+            match timeout(patience, poll_fn(|cx| poll_request(&connection.presence, &stream, cx))).await {
+                Ok(true) => {}
+                Ok(false) | Err(_) => break Next::Close,
             }
             connection.presence.idle.set(false);
             buffer = worker.buffers.small();
@@ -149,6 +151,20 @@ async fn serve(mut connection: Connection, mut stream: TcpStream) {
                 tracing::debug!(%error, "no SO_LINGER");
             }
         }
+    }
+}
+
+/// Whether something has arrived, as opposed to that the connection is over, or to end now.
+fn poll_request(presence: &Presence, stream: &TcpStream, cx: &mut Context<'_>) -> Poll<bool> {
+    match stream.poll_read_ready(cx) {
+        Poll::Ready(ready) => Poll::Ready(ready.is_ok()),
+        // What the reactor hasn't told yet counts, too: whoever sent it in time is answered.
+        Poll::Pending if presence.is_leaving(cx) => {
+            let mut byte = [MaybeUninit::uninit()];
+            let arrived = socket2::SockRef::from(stream).peek(&mut byte);
+            Poll::Ready(arrived.is_ok_and(|length| length > 0))
+        }
+        Poll::Pending => Poll::Pending,
     }
 }
 

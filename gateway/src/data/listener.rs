@@ -5,6 +5,7 @@ use std::{
     cell::Cell,
     io,
     net::{SocketAddr, TcpListener},
+    os::fd::OwnedFd,
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -17,6 +18,8 @@ use super::{connection, worker::Worker};
 const BACKLOG: i32 = 4096;
 /// Pause after the system refuses to give us a connection (out of descriptors or memory).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How long a listener that closes goes on to take visitors, while more come than its queue can be emptied of.
+const LAST_ACCEPTS: Duration = Duration::from_millis(100);
 
 /// Opens one socket per worker on `address`; port 0 is chosen once and shared. Returns the real address.
 ///
@@ -40,6 +43,25 @@ pub fn bind(address: SocketAddr, workers: usize, ours: bool) -> io::Result<(Sock
     Ok((real, sockets))
 }
 
+/// Makes listeners for `workers` of sockets that are bound already. All of them, even if they are more than workers:
+/// what waits in their queues is to be answered. If they are fewer, workers share some, each with a handle of its own.
+///
+/// # Errors
+/// No descriptors are left, or there is no socket.
+pub fn adopt(sockets: Vec<OwnedFd>, workers: usize) -> io::Result<Vec<TcpListener>> {
+    let mut listeners: Vec<_> = sockets.into_iter().map(TcpListener::from).collect();
+    if listeners.is_empty() {
+        return Err(io::Error::other("no socket was given"));
+    }
+    for listener in &listeners {
+        listener.set_nonblocking(true)?;
+    }
+    for shared in 0..workers.saturating_sub(listeners.len()) {
+        listeners.push(listeners[shared].try_clone()?);
+    }
+    Ok(listeners)
+}
+
 fn open(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
@@ -57,13 +79,27 @@ fn open(address: SocketAddr) -> io::Result<TcpListener> {
 #[derive(Debug, Default)]
 pub struct Stop {
     notify: Notify,
-    stopped: Cell<bool>,
+    stopped: Cell<Option<Stopped>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stopped {
+    /// The socket is closed: first take what waits, until then.
+    Closing(Instant),
+    /// Another process accepts on the same socket.
+    Left,
 }
 
 impl Stop {
     /// Ends the loop after it has answered what waits in the accept queue.
     pub fn stop(&self) {
-        self.stopped.set(true);
+        self.stopped.set(Some(Stopped::Closing(Instant::now() + LAST_ACCEPTS)));
+        self.notify.notify_waiters();
+    }
+
+    /// Ends the loop at once: what waits in the accept queue is another process's.
+    pub fn leave(&self) {
+        self.stopped.set(Some(Stopped::Left));
         self.notify.notify_waiters();
     }
 }
@@ -80,18 +116,22 @@ pub async fn accept(worker: Rc<Worker>, socket: TcpListener, slot: usize, stop: 
     };
     let mut last_complaint: Option<Instant> = None;
     loop {
-        let accepted = if stop.stopped.get() {
+        let accepted = match stop.stopped.get() {
+            Some(Stopped::Left) => return,
+            // Where visitors come faster than the queue empties, somebody has to be the last.
+            Some(Stopped::Closing(until)) if Instant::now() >= until => return,
             // One turn of the reactor, then whatever is there.
-            match tokio::time::timeout(Duration::from_millis(1), socket.accept()).await {
-                Ok(accepted) => accepted,
-                Err(_elapsed) => return,
+            Some(Stopped::Closing(_)) => {
+                match tokio::time::timeout(Duration::from_millis(1), socket.accept()).await {
+                    Ok(accepted) => accepted,
+                    Err(_elapsed) => return,
+                }
             }
-        } else {
-            tokio::select! {
+            None => tokio::select! {
                 biased;
                 () = stop.notify.notified() => continue,
                 accepted = socket.accept() => accepted,
-            }
+            },
         };
         match accepted {
             Ok((stream, peer)) => connection::start(&worker, stream, peer, slot),
@@ -129,5 +169,18 @@ mod tests {
         bind(address, 2, true).expect("sharing with ourselves is meant");
         drop(sockets);
         bind(address, 1, false).expect("free again");
+    }
+
+    #[test]
+    fn sockets_that_were_given_serve_any_number_of_workers() {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        for (given, workers, listeners) in [(2, 2, 2), (1, 3, 3), (2, 5, 5), (3, 1, 3)] {
+            let (address, sockets) = bind(any, given, false).expect("a free port");
+            let handles: Vec<_> = sockets.into_iter().map(OwnedFd::from).collect();
+            let adopted = adopt(handles, workers).expect("adopted");
+            assert_eq!(adopted.len(), listeners, "{given} sockets, {workers} workers");
+            assert!(adopted.iter().all(|one| one.local_addr().expect("bound") == address));
+        }
+        adopt(Vec::new(), 1).expect_err("nothing to listen on");
     }
 }

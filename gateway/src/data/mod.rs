@@ -30,6 +30,7 @@ pub mod refuse;
 pub mod relay;
 pub mod respond;
 pub mod session;
+pub mod sockets;
 pub mod tiers;
 pub mod upgrade;
 pub mod upstream;

@@ -7,6 +7,7 @@ use std::{
     net::TcpListener,
     rc::Rc,
     sync::{Arc, mpsc as std_mpsc},
+    task::{Context, Waker},
     thread,
     time::{Duration, Instant},
 };
@@ -54,10 +55,20 @@ enum Command {
     },
     Drain {
         within: Duration,
+        leaving: Leaving,
         done: oneshot::Sender<u64>,
     },
     /// Something was published: those who wait for it look again.
     News,
+}
+
+/// What becomes of the listening sockets when everything ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leaving {
+    /// They are closed; what waits in their queues is answered first.
+    Closing,
+    /// Another process accepts on them already.
+    HandedOver,
 }
 
 /// Handle on all data-plane threads. Dropping it ends them.
@@ -107,9 +118,10 @@ impl Workers {
         self.commands.len()
     }
 
-    /// Begins to accept on one socket per worker. The snapshot that has `slot` must be published already.
+    /// Begins to accept, the workers in turn on one of `sockets` each; on all of them, however many they are. The snapshot
+    /// that has `slot` must be published already.
     pub fn open(&self, slot: usize, sockets: Vec<TcpListener>) {
-        for (worker, socket) in self.commands.iter().zip(sockets) {
+        for (worker, socket) in self.commands.iter().cycle().zip(sockets) {
             drop(worker.send(Command::Open { slot, socket }));
         }
     }
@@ -130,13 +142,13 @@ impl Workers {
     }
 
     /// Ends everything, letting exchanges finish `within` that time. Returns the number of connections cut.
-    pub async fn drain(&self, within: Duration) -> u64 {
+    pub async fn drain(&self, within: Duration, leaving: Leaving) -> u64 {
         let waits: Vec<_> = self
             .commands
             .iter()
             .map(|worker| {
                 let (done, wait) = oneshot::channel();
-                drop(worker.send(Command::Drain { within, done }));
+                drop(worker.send(Command::Drain { within, leaving, done }));
                 wait
             })
             .collect();
@@ -201,6 +213,29 @@ pub struct Presence {
     /// The connection is to end after its exchange.
     pub closing: Cell<bool>,
     slot: Cell<usize>,
+    /// It is to end now, if it is idle.
+    leaving: Cell<bool>,
+    /// Wakes its task to see that.
+    waiting: RefCell<Option<Waker>>,
+}
+
+impl Presence {
+    /// Whether an idle connection is to end now. If not, the task is woken when that changes.
+    pub fn is_leaving(&self, cx: &Context<'_>) -> bool {
+        if !self.leaving.get() {
+            let mut waiting = self.waiting.borrow_mut();
+            if !waiting.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                *waiting = Some(cx.waker().clone());
+            }
+        }
+        self.leaving.get()
+    }
+
+    /// Asks the task to end, if it has ever asked for that ([`Self::is_leaving`]).
+    fn leave(&self) -> bool {
+        self.leaving.set(true);
+        self.waiting.borrow().as_ref().map(Waker::wake_by_ref).is_some()
+    }
 }
 
 /// Unused scratch kept per worker.
@@ -329,6 +364,12 @@ impl Worker {
         }
     }
 
+    /// Ends the idle ones. A request may have arrived that its task hasn't seen yet: so the task is asked, and looks,
+    /// where it knows how to.
+    fn cut_idle(&self, chosen: impl Fn(&Presence) -> bool) {
+        self.cut(|presence| presence.idle.get() && chosen(presence) && !presence.leave());
+    }
+
     fn cut(&self, chosen: impl Fn(&Presence) -> bool) -> u64 {
         let handles: Vec<_> = self
             .open
@@ -385,14 +426,15 @@ async fn run(worker: Rc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>)
                 let worker = Rc::clone(&worker);
                 spawn_local(async move {
                     tokio::time::sleep(IDLE_GRACE).await;
-                    worker.cut(|presence| {
-                        presence.slot.get() == slot && presence.closing.get() && presence.idle.get()
-                    });
+                    worker.cut_idle(|presence| presence.slot.get() == slot && presence.closing.get());
                 });
             }
-            Some(Command::Drain { within, done }) => {
+            Some(Command::Drain { within, leaving, done }) => {
                 for stop in stops.drain().flat_map(|(_, stops)| stops) {
-                    stop.stop();
+                    match leaving {
+                        Leaving::Closing => stop.stop(),
+                        Leaving::HandedOver => stop.leave(),
+                    }
                 }
                 spawn_local(drain(Rc::clone(&worker), within, done));
             }
@@ -408,7 +450,7 @@ async fn drain(worker: Rc<Worker>, within: Duration, done: oneshot::Sender<u64>)
     let grace = IDLE_GRACE.min(within);
     loop {
         if begun.elapsed() >= grace {
-            worker.cut(|presence| presence.idle.get());
+            worker.cut_idle(|_| true);
         }
         if worker.open.borrow().is_empty() && begun.elapsed() >= Duration::from_millis(20).min(within) {
             break;

@@ -19,10 +19,12 @@ pub mod wire;
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 pub use self::claim::{BasicAuth, HttpClaim, Rewrite};
 
 /// The live proxies of one frps, sorted by name, so that equal listings are equal values.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listing {
     /// Proxies that are online. Names are unique.
     pub proxies: Vec<Proxy>,
@@ -31,7 +33,8 @@ pub struct Listing {
 }
 
 /// One proxy that is online, as the admin API tells.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Proxy {
     /// `user.name` as frps lists it.
     pub name: String,
@@ -58,7 +61,8 @@ pub struct Proxy {
 }
 
 /// Type of a proxy.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum ProxyKind {
     /// `http`
     #[default]

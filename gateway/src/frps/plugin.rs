@@ -10,6 +10,7 @@ use std::{
     convert::Infallible,
     fmt,
     net::{IpAddr, SocketAddr},
+    pin::pin,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -31,7 +32,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use ipnet::IpNet;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, mpsc},
+    sync::{Semaphore, mpsc, watch},
     time::timeout,
 };
 
@@ -93,6 +94,16 @@ pub struct PluginState {
     pub conflict: Conflicts,
     /// Gets what was heard, with the name of the frps, before the answer leaves.
     pub heard: mpsc::Sender<Told>,
+    /// Another process answers from now on.
+    pub leaving: watch::Sender<bool>,
+}
+
+impl PluginState {
+    /// Accepts no more, and ends every connection after the call that is under way: the process that has the socket now
+    /// is to hear of the next one.
+    pub fn leave(&self) {
+        self.leaving.send_replace(true);
+    }
 }
 
 /// What was heard.
@@ -112,12 +123,17 @@ impl fmt::Debug for PluginState {
     }
 }
 
-/// Serves until aborted.
+/// Serves until aborted, or until [`PluginState::leave`].
 pub async fn serve(listener: TcpListener, state: Arc<PluginState>) {
     let connections = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     let mut complained: Option<Instant> = None;
+    let mut leaving = state.leaving.subscribe();
     loop {
-        let (stream, peer) = match listener.accept().await {
+        let accepted = tokio::select! {
+            () = async { drop(leaving.wait_for(|leaving| *leaving).await) } => return,
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "plugin listener cannot accept");
@@ -162,6 +178,7 @@ async fn converse<I>(io: I, peer: SocketAddr, state: Arc<PluginState>)
 where
     I: Read + Write + Unpin + Send + 'static,
 {
+    let mut leaving = state.leaving.subscribe();
     let turn = Arc::new(Turn::default());
     let io = Paced::new(io, Arc::clone(&turn), PATIENCE);
     let service = service_fn(move |request| {
@@ -172,12 +189,19 @@ where
             Ok::<_, Infallible>(answer)
         }
     });
-    let served = http1::Builder::new()
+    let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(Some(IDLE)) // counts the silence before a head, too; the head itself is paced
         .max_buf_size(64 * 1024)
-        .serve_connection(io, service)
-        .await;
+        .serve_connection(io, service);
+    let mut connection = pin!(connection);
+    let served = tokio::select! {
+        served = connection.as_mut() => served,
+        () = async { drop(leaving.wait_for(|leaving| *leaving).await) } => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
     if let Err(error) = served {
         tracing::debug!(peer = %peer.ip(), %error, "plugin connection ended");
     }

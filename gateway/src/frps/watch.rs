@@ -53,6 +53,28 @@ impl FrpsWatch {
         self.listed.fetch_max(begun.as_nanos(), Release);
     }
 
+    /// Whether something has happened since the last listing that may have moved ports.
+    #[must_use]
+    pub fn is_doubted(&self) -> bool {
+        self.doubted.load(Relaxed) > self.listed.load(Acquire)
+    }
+
+    /// Whether it was the frps itself that called last, as opposed to an agent.
+    #[must_use]
+    pub fn calls_us(&self) -> bool {
+        self.calls_us.load(Relaxed)
+    }
+
+    /// Takes over what another process knew: where that one had doubts, so have we.
+    pub fn remember(&self, calls_us: bool, doubted: bool, now: Tick) {
+        if doubted {
+            self.doubt(now);
+        }
+        if calls_us {
+            self.heard(false);
+        }
+    }
+
     /// Asks the poller; lost when there is none.
     pub fn ask(&self, ask: Ask) {
         if let Some(asks) = &*self.asks.load() {
@@ -72,9 +94,7 @@ impl FrpsWatch {
         match timeout(PATIENCE, answer).await {
             Ok(Ok(Verdict::Same)) => true,
             Ok(Ok(Verdict::Changed)) => false,
-            Ok(Ok(Verdict::Unknown) | Err(_)) | Err(_) => {
-                self.calls_us.load(Relaxed) && self.doubted.load(Relaxed) <= self.listed.load(Acquire)
-            }
+            Ok(Ok(Verdict::Unknown) | Err(_)) | Err(_) => self.calls_us() && !self.is_doubted(),
         }
     }
 }
@@ -115,5 +135,21 @@ mod tests {
             assert_eq!(watch.is_still(&tunnel).await, still, "{verdict:?}");
             answer.await.unwrap();
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_another_process_trusted_is_trusted_and_what_it_doubted_is_doubted() {
+        let tunnel = tunnel();
+        for (calls_us, doubted, still) in
+            [(true, false, true), (true, true, false), (false, false, false), (false, true, false)]
+        {
+            let watch = FrpsWatch::default();
+            watch.remember(calls_us, doubted, Tick::from_nanos(1));
+            assert_eq!(watch.is_still(&tunnel).await, still, "calls {calls_us} doubted {doubted}");
+        }
+        let watch = FrpsWatch::default();
+        watch.heard(false);
+        watch.remember(false, false, Tick::from_nanos(1));
+        assert!(watch.is_still(&tunnel).await, "what we have heard ourselves is newer");
     }
 }

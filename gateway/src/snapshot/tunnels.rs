@@ -127,6 +127,20 @@ impl Tunnels {
         }
     }
 
+    /// Every host that is known, or away: by its [`key_of`], and for how long it has been away.
+    pub fn known_or_away(&self, now: Tick) -> impl Iterator<Item = (&Arc<str>, Duration)> {
+        let away = self.away.iter().map(move |(key, since)| (key, now.since(*since)));
+        self.hosts.keys().map(|key| (key, Duration::ZERO)).chain(away)
+    }
+
+    /// A host that another process knew, and that is not known here, is away.
+    pub fn remember(&mut self, key: &str, away: Duration, now: Tick) {
+        if !self.hosts.contains_key(key) && !self.away.contains_key(key) && away < AWAY {
+            let since = now.as_nanos().saturating_sub(u64::try_from(away.as_nanos()).unwrap_or(u64::MAX));
+            self.away.insert_mut(key.into(), Tick::from_nanos(since));
+        }
+    }
+
     /// Whether `host` had a tunnel a moment ago.
     #[must_use]
     pub fn is_away(&self, host: &str, now: Tick) -> bool {

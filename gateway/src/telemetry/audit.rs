@@ -161,6 +161,13 @@ impl AuditHandle {
         }
     }
 
+    /// Something an operator asked for, or what came of it, in words.
+    pub fn asked_with(&self, event: &str, reason: &str) {
+        if self.0.is_on() {
+            self.write(Line { event, by: "admin", reason: Some(reason), ..Line::default() });
+        }
+    }
+
     fn write(&self, mut line: Line<'_>) {
         line.time = rfc3339(SystemTime::now());
         if let Ok(mut text) = serde_json::to_vec(&line) {

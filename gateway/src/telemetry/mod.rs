@@ -6,3 +6,4 @@ pub mod log;
 pub mod metrics;
 pub mod shard;
 pub mod stats;
+pub mod supervisor;

@@ -1,4 +1,4 @@
-//! Which frps are emptied: what the file says, and what an operator asks for until the process ends.
+//! Which frps are emptied: what the file says, and what an operator asks for: until a restart, upgrades pass it on.
 
 use std::{collections::BTreeSet, sync::Arc};
 

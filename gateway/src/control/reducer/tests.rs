@@ -9,6 +9,7 @@ use super::*;
 use crate::{
     control::{
         compile::{Fleet, TunnelIdentities},
+        event::Known,
         state::Fixed,
         testing::{config_with, frps, frps_admin, health, listener, outlier, pool},
     },
@@ -254,6 +255,30 @@ fn a_silent_frps_keeps_its_listing_and_is_told_once_per_change() {
     assert!(frps.is_stale() && frps.tunnels() == 1, "{frps:?}");
     assert_eq!(words(&replay.listed(&["x.test"])), ["log FrpsAnswers"], "back, nothing new");
     assert!(!replay.state.frps["a"].is_stale());
+}
+
+#[test]
+fn what_another_process_knew_of_an_frps_counts_until_that_one_answers() {
+    let remembered = |replay: &mut Replay, domain: &str| {
+        let proxy = Proxy { name: domain.into(), domains: vec![domain.into()], ..Proxy::default() };
+        let listing = Listing { proxies: vec![proxy], subdomain_host: Some("sub.test".into()) };
+        let server = replay.state.frps["a"].server.clone();
+        let known = Known { frps: "a".into(), server, listing, calls_us: true, doubted: false };
+        words(&replay.event(Event::FrpsRemembered(known)))
+    };
+    let mut replay = Replay::new();
+    replay.load(with_admin);
+    replay.silent();
+    assert_eq!(remembered(&mut replay, "old.test"), ["publish old.test", "log Tunnel", "log FrpsSilent"]);
+    let frps = &replay.state.frps["a"];
+    assert!(frps.is_stale() && frps.listed && frps.tunnels() == 1, "{frps:?}");
+    assert_eq!(frps.subdomain_host.as_deref(), Some("sub.test"));
+    assert_eq!(remembered(&mut replay, "other.test"), [] as [&str; 0], "once");
+    let told = words(&replay.listed(&["new.test"]));
+    assert_eq!(told.last().map(String::as_str), Some("log FrpsAnswers"), "{told:?}");
+    let frps = &replay.state.frps["a"];
+    assert!(!frps.is_stale() && frps.table.contains_key("new.test") && frps.tunnels() == 1, "{frps:?}");
+    assert_eq!(remembered(&mut replay, "old.test"), [] as [&str; 0], "it knows better itself");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use crate::{
     control::{
         directory::{Directory, Judge, Phase, Table, Touched, Tunnel},
         effect::{Effect, Notice, TunnelEvent},
+        event::Known,
         state::{Claimed, MOST_CLAIMED, Now, ServerKey, State},
     },
     frps::{Listing, Proxy},
@@ -46,6 +47,23 @@ pub(super) fn listed(old: &State, name: &str, server: &ServerKey, listing: Listi
         let tunnels = state.frps.get(name).map_or(0, super::FrpsState::tunnels);
         effects.push(Effect::Log(Notice::FrpsAnswers { frps: name.to_owned(), tunnels }));
     }
+    Step { state, effects }
+}
+
+/// Takes over what another process knew of an frps that hasn't told us anything yet. It is stale from the beginning.
+pub(super) fn remembered(old: &State, known: Known, now: Now) -> Step {
+    let Known { frps: name, server, listing, calls_us: _, doubted: _ } = known;
+    let mut state = old.clone();
+    let Some(frps) = same_server(&mut state, &name, &server).filter(|frps| !frps.listed) else {
+        return Step { state, effects: Vec::new() };
+    };
+    frps.listed = true;
+    frps.subdomain_host = listing.subdomain_host;
+    let reason = frps.fault.take().unwrap_or_else(|| "it has not answered yet".to_owned());
+    frps.fault = Some(reason.clone());
+    let mut effects = apply(&mut state, &name, listing.proxies, Vec::new(), now);
+    let kept = state.frps.get(&name).map_or(0, super::FrpsState::tunnels);
+    effects.push(Effect::Log(Notice::FrpsSilent { frps: name, reason, kept }));
     Step { state, effects }
 }
 

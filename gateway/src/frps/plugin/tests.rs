@@ -44,6 +44,7 @@ async fn world(allow: &str) -> World {
         subdomain_host: Box::new(|_| None),
         conflict: Box::new(|_| None),
         heard,
+        leaving: watch::Sender::new(false),
     });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
