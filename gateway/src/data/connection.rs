@@ -69,7 +69,7 @@ pub fn start(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, slot: usi
         refuse::busy(worker, stream, &listener, "limits.connections reached");
         return;
     }
-    if refuse::is_scarce(&stream) {
+    if refuse::is_scarce(&stream, refuse::Use::Visitor) {
         refuse::busy(
             worker,
             stream,

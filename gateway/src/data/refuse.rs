@@ -15,16 +15,19 @@ use crate::{error::Refusal, snapshot::Listener};
 const PATIENCE: Duration = Duration::from_millis(500);
 /// Visitors of one worker that are told at a time; more are closed without a word.
 const MOST_TOLD: u32 = 256;
+/// The same, while descriptors are what there is too little of.
+const MOST_TOLD_IN_NEED: u32 = 8;
 /// Descriptors that visitors and endpoints leave for everything else: admin port, plugin, files. At most an eighth of all.
 const RESERVED: u64 = 64;
 
 /// Tells a visitor that there is no room, and closes.
 pub fn busy(worker: &Rc<Worker>, stream: TcpStream, listener: &Listener, detail: &'static str) {
+    let most = if is_scarce(&stream, Use::Visitor) { MOST_TOLD_IN_NEED } else { MOST_TOLD };
     listener.stats.of(worker.id).refused.inc();
     if let Some(suppressed) = worker.may_complain(detail) {
         tracing::warn!(listener = &*listener.name, suppressed, "connection refused: {detail}");
     }
-    if worker.told.get() >= MOST_TOLD {
+    if worker.told.get() >= most {
         return;
     }
     listener.stats.of(worker.id).own_answers[Refusal::Overloaded.index()].inc();
@@ -56,13 +59,26 @@ async fn tell(worker: &Worker, mut stream: TcpStream) -> io::Result<()> {
     stream.shutdown().await
 }
 
-/// Whether a descriptor is one of the last. Numbers are given lowest first, so a high one means that those below are taken.
+/// What a descriptor is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// A visitor: a quarter is left for endpoints.
+    Visitor,
+    /// An endpoint.
+    Endpoint,
+}
+
+/// Whether a descriptor is one of the last for its use. Numbers are given lowest first, so a high one means that those below are taken.
 ///
 /// One system call, per connection.
 #[must_use]
-pub fn is_scarce(descriptor: &impl AsRawFd) -> bool {
+pub fn is_scarce(descriptor: &impl AsRawFd, purpose: Use) -> bool {
     let Some(limit) = getrlimit(Resource::Nofile).current else { return false };
     let reserved = RESERVED.min(limit / 8);
+    let reserved = match purpose {
+        Use::Visitor => reserved + limit / 4,
+        Use::Endpoint => reserved,
+    };
     u64::try_from(descriptor.as_raw_fd()).is_ok_and(|number| number >= limit - reserved)
 }
 
@@ -72,6 +88,6 @@ mod tests {
 
     #[test]
     fn the_first_descriptors_are_not_scarce() {
-        assert!(!is_scarce(&std::io::stdin()));
+        assert!(!is_scarce(&std::io::stdin(), Use::Visitor));
     }
 }

@@ -146,7 +146,7 @@ pub fn is_ours(error: &io::Error) -> bool {
 async fn open(address: SocketAddr) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     // The last descriptors are for other things than visitors.
-    if refuse::is_scarce(&socket) {
+    if refuse::is_scarce(&socket, refuse::Use::Endpoint) {
         return Err(rustix::io::Errno::MFILE.into());
     }
     socket.set_nodelay(true)?;
