@@ -12,6 +12,7 @@ pub mod clock;
 pub mod control;
 pub mod data;
 pub mod error;
+pub mod frp_wire;
 pub mod frps;
 #[cfg(test)]
 mod golden;
