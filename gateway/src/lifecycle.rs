@@ -193,7 +193,7 @@ async fn serve(
     let (plugin, told) = hooks::plugin_state(&handle.board());
     control.set_plugin(Arc::clone(&plugin));
     control.set_process(process.clone());
-    tokio::spawn(hooks::pass_on(told, handle.clone(), audit.clone()));
+    tokio::spawn(hooks::pass_on(told, handle.clone(), Arc::clone(&published), audit.clone()));
     let metrics = Metrics::new(
         Arc::clone(&published),
         handle.board(),

@@ -30,7 +30,8 @@ use super::directory::{Directory, Tunnel, selects, settle};
 use crate::{
     http1::HeadLimits,
     snapshot::{
-        EndpointId, Listener, Member, Pool, Route, Router, Snapshot, Split, pool::DRAINING, tunnels::key_of,
+        EndpointId, FrpPart, FrpsHandle, Listener, Member, Pool, Route, Router, Snapshot, Split,
+        pool::DRAINING, tunnels::key_of,
     },
 };
 
@@ -92,8 +93,10 @@ pub fn compile(
     let mut carry = Carry::new(old);
     let pools = pools(fleet, tunnels, &mut carry)?;
     let routes = routes(config, &pools, &mut carry)?;
-    let listeners = listeners(config, &routes, &mut carry, now);
-    let snapshot = Snapshot { generation, listeners, routes, pools, ..Snapshot::default() };
+    let frps = fleet_handles(config, &mut carry);
+    let listeners = listeners(config, &routes, &frps, &mut carry, now);
+    let relays = carry.relays();
+    let snapshot = Snapshot { generation, listeners, routes, pools, frps, relays, ..Snapshot::default() };
     let (identities, settlement) = carry.finish(now);
     Ok(Compiled { snapshot, identities, settlement })
 }
@@ -214,10 +217,41 @@ fn routes(
     config.routes.iter().enumerate().map(compile).collect()
 }
 
+/// Every frps as a place for clients.
+fn fleet_handles(config: &Config, carry: &mut Carry<'_>) -> Vec<Arc<FrpsHandle>> {
+    let handle = |frps: &model::Frps| {
+        Arc::new(FrpsHandle {
+            live: carry.frps_live(frps),
+            weight: frps.weight,
+            zone: frps.zone.as_deref().map(Into::into),
+            drain: frps.drain,
+        })
+    };
+    config.frps.iter().map(handle).collect()
+}
+
+/// What an `frp` listener has beyond others.
+fn frp_part(
+    listener: &model::Listener,
+    fleet: &[Arc<FrpsHandle>],
+    carry: &Carry<'_>,
+) -> Option<Arc<FrpPart>> {
+    let frp = listener.frp.as_ref()?;
+    let named = |name: &String| fleet.iter().find(|frps| *frps.live.name == **name).cloned();
+    Some(Arc::new(FrpPart {
+        frps: frp.frps.iter().filter_map(named).collect(),
+        place: frp.place,
+        together: frp.together,
+        relays: carry.relays(),
+        tls: listener.tls.as_ref().and_then(|_| carry.tls(&listener.name)),
+    }))
+}
+
 /// By slot: what is configured, and what was removed a moment ago and still answers.
 fn listeners(
     config: &Config,
     routes: &[Arc<Route>],
+    fleet: &[Arc<FrpsHandle>],
     carry: &mut Carry<'_>,
     now: Tick,
 ) -> Vec<Option<Arc<Listener>>> {
@@ -244,6 +278,8 @@ fn listeners(
         carry.set_listener(Arc::new(Listener {
             name: listener.name.as_str().into(),
             slot,
+            protocol: listener.protocol,
+            frp: frp_part(listener, fleet, carry),
             router: Arc::clone(router),
             trusted_proxies: listener.trusted_proxies.clone(),
             timeouts: listener.timeouts.clone(),

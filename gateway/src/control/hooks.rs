@@ -17,7 +17,7 @@ use crate::frps::{
     heard::Heard,
     plugin::{HEARD_CAP, PluginState, PluginStats, Told},
 };
-use crate::telemetry::audit::AuditHandle;
+use crate::{snapshot::Published, telemetry::audit::AuditHandle};
 
 /// What the plugin listener works on, and what it hears.
 #[must_use]
@@ -41,12 +41,21 @@ pub fn plugin_state(board: &Board) -> (Arc<PluginState>, mpsc::Receiver<Told>) {
 }
 
 /// Passes on what is heard, until nobody listens.
-pub async fn pass_on(mut told: mpsc::Receiver<Told>, control: Handle, audit: AuditHandle) {
+pub async fn pass_on(
+    mut told: mpsc::Receiver<Told>,
+    control: Handle,
+    published: Published,
+    audit: AuditHandle,
+) {
     while let Some(told) = told.recv().await {
         audit.heard(&told);
         let Told { frps, heard, by_agent } = told;
         let event = match heard {
-            Heard::Login { .. } | Heard::Claim { refused: Some(_), .. } => continue,
+            Heard::Login { user, client_id, address, refused: _ } => {
+                published.load().relays.told(&frps, &address, &user, &client_id);
+                continue;
+            }
+            Heard::Claim { refused: Some(_), .. } => continue,
             Heard::Claim { name, user, kind, domains, taken_over, refused: None } => {
                 let Some(kind) = ProxyKind::of_word(&kind) else { continue };
                 Event::TunnelClaimed { frps, name, user, kind, domains, taken_over, by_agent }

@@ -11,13 +11,16 @@ pub mod event;
 pub mod gate;
 pub mod hooks;
 pub mod migration;
+pub mod place;
 pub mod reducer;
+pub mod relays;
 pub mod reload;
 pub mod resolve;
 pub mod state;
 pub mod task;
 #[cfg(test)]
 pub mod testing;
+pub mod tls;
 
 pub use self::{
     event::Event,

@@ -97,6 +97,7 @@ fn named(snapshot: &Snapshot) -> Vec<Arc<Host>> {
     let mut seen = HashSet::new();
     let members = snapshot.pools.iter().flat_map(|pool| &pool.members);
     let hosts = members.map(|member| &member.endpoint.host).chain(&snapshot.tunnel_hosts);
+    let hosts = hosts.chain(snapshot.frps.iter().map(|frps| &frps.live.host));
     hosts.filter(|host| host.is_name() && seen.insert(Arc::as_ptr(host))).cloned().collect()
 }
 

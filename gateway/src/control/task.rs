@@ -36,7 +36,8 @@ use super::{
     reducer::{Step, reduce},
     reload::{self, Accepted},
     resolve::Resolver,
-    state::{Fault, Fixed, Now, State},
+    state::{Fault, Fixed, FrpsState, Now, State},
+    tls,
 };
 use crate::{
     clock,
@@ -398,9 +399,23 @@ impl Control {
         {
             self.tunnels.watch(&known.frps).remember(known.calls_us, known.doubted, now.tick);
         }
+        let certificates = match &event {
+            Event::ConfigLoaded { config } => Some(tls::load(config)?),
+            _ => None,
+        };
+        let listed = match &event {
+            Event::FrpsListed { frps, begun, .. } => Some((frps.clone(), *begun)),
+            _ => None,
+        };
         let Step { mut state, effects } = reduce(&self.state, event, now);
+        if let Some(certificates) = &certificates {
+            self.identities.prepare_tls(certificates);
+        }
         let mut prepared = self.prepare(&mut state, &effects, now).await?;
         self.state = state;
+        if let Some((frps, begun)) = listed {
+            self.count_tunnels(&frps, begun);
+        }
         let mut sockets = std::mem::take(&mut prepared.sockets);
         let mut compiled = prepared.compiled.take();
         for effect in effects {
@@ -472,6 +487,9 @@ impl Control {
                 Effect::Log(notice) => self.announce(&notice, begun.elapsed()),
             }
         }
+        if let Some(certificates) = certificates {
+            self.identities.settle_tls(&certificates);
+        }
         self.show();
         Ok(())
     }
@@ -482,6 +500,15 @@ impl Control {
             board: self.handle.board(),
             published: Arc::clone(&self.parts.published),
             audit: self.parts.audit.clone(),
+        }
+    }
+
+    /// Tells those who place clients how many tunnels an frps has.
+    fn count_tunnels(&self, frps: &str, begun: Tick) {
+        let tunnels = self.state.frps.get(frps).map_or(0, FrpsState::tunnels);
+        let present = self.parts.published.load();
+        if let Some(handle) = present.frps.iter().find(|handle| *handle.live.name == *frps) {
+            handle.live.listed(begun, tunnels);
         }
     }
 
@@ -723,6 +750,8 @@ impl Control {
             tunnel_hosts: present.tunnel_hosts.clone(),
             tunnel_stats: self.tunnels.stats(),
             tunnels: Arc::new(tunnels),
+            frps: present.frps.clone(),
+            relays: Arc::clone(&present.relays),
         }));
         self.parts.workers.news();
     }

@@ -12,11 +12,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use frp_gateway_config::model::Protocol;
 use tokio::{io::AsyncWriteExt, net::TcpStream, task::spawn_local, time::timeout};
 
 use super::{
     buffer::{Buffer, SMALL},
-    http, refuse,
+    frp, http, refuse,
     worker::{Presence, Worker},
 };
 use crate::snapshot::{Listener, Snapshot};
@@ -51,6 +52,14 @@ pub struct Connection {
     slot: usize,
     number: u64,
     listener: Arc<Listener>,
+}
+
+impl Connection {
+    /// The listener it came through, as it was then.
+    #[must_use]
+    pub fn listener(&self) -> &Arc<Listener> {
+        &self.listener
+    }
 }
 
 impl Drop for Connection {
@@ -91,7 +100,13 @@ pub fn start(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, slot: usi
             number,
             listener,
         };
-        spawn_local(serve(connection, stream)).abort_handle()
+        match connection.listener.protocol {
+            Protocol::Frp => spawn_local(frp::serve(connection, stream, peer, Vec::new())).abort_handle(),
+            // Those of the others aren't served yet; see their sections of the configuration.
+            Protocol::Http | Protocol::Tcp | Protocol::TlsPassthrough | Protocol::Udp => {
+                spawn_local(serve(connection, stream)).abort_handle()
+            }
+        }
     });
 }
 

@@ -17,6 +17,7 @@ pub mod connection;
 pub mod exchange;
 pub mod explain;
 pub mod frames;
+pub mod frp;
 pub mod headers;
 pub mod hedge;
 pub mod hold;

@@ -179,7 +179,12 @@ impl Rules {
         let metas =
             metas.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect();
         let refused = claims::check_login(&self.claims, frps, &user, &metas).err();
-        let heard = Heard::Login { user, address: word(content, "client_address"), refused: refused.clone() };
+        let heard = Heard::Login {
+            user,
+            client_id: word(content, "client_id"),
+            address: word(content, "client_address"),
+            refused: refused.clone(),
+        };
         match refused {
             Some(reason) => refuse(&reason, Some(heard)),
             None => unchanged(Some(heard)),

@@ -19,6 +19,9 @@ pub enum Heard {
     Login {
         /// User of FRP; whoever has the token may say any name.
         user: String,
+        /// `clientID`; empty = none.
+        #[serde(default)]
+        client_id: String,
         /// Address of the frpc as frps sees it.
         address: String,
         /// Why it was refused by us; `None` = not by us.

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use frp_gateway_config::model::{ListenerLimits, ListenerTimeouts};
+use arc_swap::ArcSwap;
+use frp_gateway_config::model::{ListenerLimits, ListenerTimeouts, Place, Protocol, Together};
 use ipnet::IpNet;
 
-use super::{gate::Gate, router::Router};
+use super::{frps::FrpsHandle, gate::Gate, router::Router};
 use crate::{
+    control::relays::Relays,
     http1::HeadLimits,
     telemetry::{shard::Shards, stats::ListenerShard},
 };
@@ -18,6 +20,10 @@ pub struct Listener {
     pub name: Arc<str>,
     /// Index into [`super::Snapshot::listeners`]; stable as long as the listener exists.
     pub slot: usize,
+    /// What is spoken on it.
+    pub protocol: Protocol,
+    /// Settings of an `frp` listener; `Some` exactly there.
+    pub frp: Option<Arc<FrpPart>>,
     /// Routes served here.
     pub router: Arc<Router>,
     /// Peers whose forwarding headers are believed.
@@ -32,4 +38,22 @@ pub struct Listener {
     pub head_limits: HeadLimits,
     /// Per-worker counters; survive reloads.
     pub stats: Arc<Shards<ListenerShard>>,
+}
+
+/// What ends TLS at a listener; a reload replaces the content, so that new connections get the new certificate.
+pub type TlsSlot = Arc<ArcSwap<rustls::ServerConfig>>;
+
+/// What an `frp` listener needs to know beyond that.
+#[derive(Debug)]
+pub struct FrpPart {
+    /// Where clients are placed, in the order of the file.
+    pub frps: Vec<Arc<FrpsHandle>>,
+    /// The rule that places them.
+    pub place: Place,
+    /// Which of them stay together.
+    pub together: Together,
+    /// Who is relayed where.
+    pub relays: Arc<Relays>,
+    /// `None` = TLS is passed through.
+    pub tls: Option<TlsSlot>,
 }

@@ -5,6 +5,7 @@
 //! listener's name) and is shared by `Arc` between snapshots.
 
 pub mod endpoint;
+pub mod frps;
 pub mod gate;
 pub mod listener;
 pub mod member;
@@ -17,12 +18,13 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use crate::telemetry::stats::TunnelStats;
+use crate::{control::relays::Relays, telemetry::stats::TunnelStats};
 
 pub use self::{
     endpoint::{Endpoint, EndpointId, Guard, Host, InFlight, OpenConnection},
+    frps::{FrpsHandle, FrpsLive},
     gate::{Gate, Inside},
-    listener::Listener,
+    listener::{FrpPart, Listener},
     member::{MemberState, Outcome},
     pool::{Direct, Member, Pool},
     queue::WaitQueue,
@@ -47,6 +49,10 @@ pub struct Snapshot {
     pub tunnel_hosts: Vec<Arc<Host>>,
     /// What tunnels count.
     pub tunnel_stats: Arc<TunnelStats>,
+    /// All configured frps as places for clients, in file order.
+    pub frps: Vec<Arc<FrpsHandle>>,
+    /// Who is relayed where. The same in all snapshots of a process that serves.
+    pub relays: Arc<Relays>,
 }
 
 /// Where the writer stores and the workers load snapshots.

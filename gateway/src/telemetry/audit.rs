@@ -78,7 +78,7 @@ impl AuditHandle {
         let by = if told.by_agent { "agent" } else { "frps" };
         let line = Line { frps: &told.frps, by, ..Line::default() };
         self.write(match &told.heard {
-            Heard::Login { user, address, refused } => Line {
+            Heard::Login { user, address, refused, client_id: _ } => Line {
                 event: if refused.is_some() { "login_refused" } else { "login" },
                 user: Some(user),
                 address,
@@ -194,6 +194,7 @@ mod tests {
         audit.switch(&AccessLog::File(path.clone())).unwrap();
         audit.heard(&told(Heard::Login {
             user: "alice".into(),
+            client_id: String::new(),
             address: "10.0.0.1:5".into(),
             refused: None,
         }));

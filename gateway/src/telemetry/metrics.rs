@@ -139,6 +139,14 @@ table! {
         "What happened to tunnels: claimed, live, changed, closing, gone, lapsed."
     TUNNEL_REQUESTS: Counter "frp_gateway_tunnel_requests_total" ["tunnel", "class"]
         "Answers that came from a tunnel by its own port. The first tunnels.series tunnels have a series each, the rest share tunnel=other. Only series that were touched are shown."
+    CONTROL_CONNECTIONS: Gauge "frp_gateway_control_connections" ["listener", "frps"]
+        "Clients of FRP relayed now. Behind TLS that is passed through, a work connection (tcpMux off) counts until it is recognised."
+    CONTROL_PLACED: Counter "frp_gateway_control_connections_placed_total" ["listener", "frps"]
+        "Connections of frpc that were placed on the frps, work connections and those that went elsewhere afterwards included."
+    CONTROL_REPLAYED: Counter "frp_gateway_control_connections_replayed_total" ["listener", "frps"]
+        "Connections of frpc that went to another frps because this one did not answer."
+    CONTROL_REFUSED: Counter "frp_gateway_control_connections_refused_total" ["listener", "reason"]
+        "Connections of frpc given up before an frps answered: slow (timeouts.header), unknown (not FRP), too_many (of one address, not logged in), tls, no_frps, gone (the client itself). Only series that were touched are shown."
     PLUGIN_CALLS: Counter "frp_gateway_plugin_calls_total" ["op", "result"]
         "Plugin calls of frps by operation and what was answered. Only series that were touched are shown."
     PLUGIN_DENIED: Counter "frp_gateway_plugin_denied_total" ["reason"]

@@ -180,13 +180,14 @@ impl Frps {
         self.options.version
     }
 
-    /// The entry for `frps:` in a gateway's YAML: name, host, vhost port and admin API, in flow style.
+    /// The entry for `frps:` in a gateway's YAML: name, host, control and vhost port and admin API, in flow style.
     #[must_use]
     pub fn yaml(&self) -> String {
         format!(
-            "{{ name: {}, host: 127.0.0.1, vhost_http_port: {}, admin: {{ url: \"http://{}\", user: {ADMIN_USER}, \
+            "{{ name: {}, host: 127.0.0.1, control_port: {}, vhost_http_port: {}, admin: {{ url: \"http://{}\", user: {ADMIN_USER}, \
              password: {ADMIN_PASSWORD} }} }}",
             self.options.name,
+            self.ports.control,
             self.ports.http,
             self.admin()
         )

@@ -12,8 +12,11 @@ use tokio::sync::Notify;
 
 use super::settlement::{Settlement, Unsettled};
 use crate::{
+    control::relays::Relays,
     health::active::Probed,
-    snapshot::{Endpoint, EndpointId, Gate, Listener, MemberState, Pool, WaitQueue},
+    snapshot::{
+        Endpoint, EndpointId, FrpsLive, Gate, Listener, MemberState, Pool, WaitQueue, listener::TlsSlot,
+    },
     telemetry::{
         shard::{Counter, Shards},
         stats::{ListenerShard, PoolShard, SplitStats},
@@ -44,7 +47,13 @@ pub struct Identities {
     /// What goes on at listeners and routes that are bounded.
     loads: HashMap<(&'static str, String), Arc<Shards<Counter>>>,
     retired: Vec<Retired>,
+    frps: HashMap<FrpsKey, Arc<FrpsLive>>,
+    relays: Arc<Relays>,
+    tls: HashMap<String, TlsSlot>,
 }
+
+/// Name, host and control port of an frps.
+type FrpsKey = (String, String, Option<u16>);
 
 /// Name of the pool, endpoint.
 type MemberKey = (String, EndpointId);
@@ -124,6 +133,28 @@ impl Identities {
             listeners: HashMap::new(),
             loads: HashMap::new(),
             retired: Vec::new(),
+            frps: HashMap::new(),
+            relays: Arc::default(),
+            tls: HashMap::new(),
+        }
+    }
+
+    /// Makes room for what ends TLS at listeners that have nothing yet. Changes nothing in force.
+    pub fn prepare_tls(&mut self, loaded: &HashMap<String, Arc<rustls::ServerConfig>>) {
+        for (name, server) in loaded {
+            self.tls
+                .entry(name.clone())
+                .or_insert_with(|| Arc::new(arc_swap::ArcSwap::new(Arc::clone(server))));
+        }
+    }
+
+    /// Puts it in force, for connections to come.
+    pub fn settle_tls(&mut self, loaded: &HashMap<String, Arc<rustls::ServerConfig>>) {
+        self.tls.retain(|name, _| loaded.contains_key(name));
+        for (name, server) in loaded {
+            if let Some(slot) = self.tls.get(name) {
+                slot.store(Arc::clone(server));
+            }
         }
     }
 
@@ -183,6 +214,8 @@ impl<'a> Carry<'a> {
         let new = Identities {
             last_endpoint: old.last_endpoint,
             last_revision: old.last_revision,
+            relays: Arc::clone(&old.relays),
+            tls: old.tls.clone(),
             ..Identities::new(old.workers)
         };
         Self { old, new, pool_slots: BTreeSet::new(), settlement: Settlement::default() }
@@ -210,6 +243,27 @@ impl<'a> Carry<'a> {
         departed.truncate(MOST_REMEMBERED);
         self.new.departed = departed.into_iter().collect();
         (self.new, self.settlement)
+    }
+
+    /// What is known of that frps.
+    pub(super) fn frps_live(&mut self, frps: &model::Frps) -> Arc<FrpsLive> {
+        let key = (frps.name.clone(), frps.host.clone(), frps.control_port);
+        let known = self.old.frps.get(&key).cloned();
+        let live = known.unwrap_or_else(|| {
+            Arc::new(FrpsLive::new(frps.name.as_str().into(), &frps.host, frps.control_port))
+        });
+        self.new.frps.insert(key, Arc::clone(&live));
+        live
+    }
+
+    /// Who is relayed where.
+    pub(super) fn relays(&self) -> Arc<Relays> {
+        Arc::clone(&self.new.relays)
+    }
+
+    /// What ends TLS at the listener of that name.
+    pub(super) fn tls(&self, listener: &str) -> Option<TlsSlot> {
+        self.new.tls.get(listener).cloned()
     }
 
     /// The endpoint of that identity, with all that is known of it.

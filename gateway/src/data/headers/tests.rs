@@ -19,6 +19,8 @@ fn listener(trusted: &[&str]) -> Listener {
     Listener {
         name: "web".into(),
         slot: 0,
+        protocol: config.protocol,
+        frp: None,
         router: Arc::new(Router::default()),
         trusted_proxies: trusted.iter().map(|net| net.parse::<IpNet>().unwrap()).collect(),
         timeouts: config.timeouts,

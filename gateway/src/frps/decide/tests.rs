@@ -52,7 +52,12 @@ fn claim_rule(user: &str) -> ClaimRule {
 fn a_login_passes_unchanged_and_tells_no_secret() {
     let (answer, decision) = decide(&rules(|_| {}), "Login", LOGIN);
     assert_eq!(answer, json!({ "reject": false, "unchange": true }), "an empty object would wipe it");
-    let heard = Heard::Login { user: "alice".into(), address: "127.0.0.1:48362".into(), refused: None };
+    let heard = Heard::Login {
+        user: "alice".into(),
+        client_id: "edge-1".into(),
+        address: "127.0.0.1:48362".into(),
+        refused: None,
+    };
     assert_eq!(decision.heard, Some(heard));
 }
 

@@ -19,6 +19,7 @@ use crate::{
     clock,
     control::{
         directory::{Phase, Tunnel, Way},
+        relays::REFUSALS,
         task::Board,
     },
     data::{
@@ -98,6 +99,7 @@ impl Collector for Gateway {
             auto(&mut families, &snapshot.tunnel_stats);
         }
         tunnels(&mut families, &snapshot);
+        relays(&mut families, &snapshot);
         self.process(&mut families);
         families.finish()
     }
@@ -161,6 +163,25 @@ fn tunnels(families: &mut Families, snapshot: &Snapshot) {
     families.add(super::TUNNEL_HOSTS, &[], snapshot.tunnels.len() as u64);
     let conflicts: usize = snapshot.tunnels.iter().map(|(_, host)| host.losers.len()).sum();
     families.add(super::TUNNEL_CONFLICTS, &[], conflicts as u64);
+}
+
+/// Clients of FRP.
+fn relays(families: &mut Families, snapshot: &Snapshot) {
+    let names = |name: &str| snapshot.listeners.iter().flatten().any(|listener| *listener.name == *name);
+    for ((listener, frps), counts) in snapshot.relays.counts() {
+        if names(&listener) {
+            families.add(super::CONTROL_CONNECTIONS, &[&listener, &frps], counts.open);
+            families.add(super::CONTROL_PLACED, &[&listener, &frps], counts.placed);
+            families.add(super::CONTROL_REPLAYED, &[&listener, &frps], counts.replayed);
+        }
+    }
+    for (listener, counts) in snapshot.relays.refusals() {
+        for (reason, count) in REFUSALS.iter().zip(counts) {
+            if count > 0 && names(&listener) {
+                families.add(super::CONTROL_REFUSED, &[&listener, reason], count);
+            }
+        }
+    }
 }
 
 fn listeners(families: &mut Families, snapshot: &Snapshot) {

@@ -1,0 +1,566 @@
+//! Who is relayed where: every connection of an `frp` listener, from the moment it is placed.
+//!
+//! One lock, held for look-ups and never over an await; visitors' requests don't come here. Placing happens under it, so that
+//! clients which dial at once see each other. Run ids are kept as keyed hashes only.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, SystemTime},
+};
+
+use foldhash::fast::RandomState as FastState;
+use frp_gateway_config::model::{Place, Together};
+use lb_algos::Tick;
+use sha2::{Digest, Sha256};
+use tokio::sync::Notify;
+
+use super::place::{self, Candidate};
+use crate::{
+    frp_wire::RunId,
+    snapshot::{FrpsHandle, FrpsLive},
+};
+
+/// How long it is remembered where a session was after its control connection ended: its last work connections may come later.
+const REMEMBERED: Duration = Duration::from_secs(30);
+/// Sessions that are remembered beyond their connection, at most.
+const MOST_REMEMBERED: usize = 65_536;
+
+/// What a relayed connection is, as far as that is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// A client's control connection; with `tcpMux` everything is in it.
+    Control,
+    /// A control connection without `tcpMux`: work connections come beside it.
+    ControlWithoutMux,
+    /// A work connection, or one of a visitor.
+    Work,
+    /// Not told: TLS is passed through, or websocket.
+    Opaque,
+}
+
+impl Kind {
+    /// As the API writes it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Control | Self::ControlWithoutMux => "control",
+            Self::Work => "work",
+            Self::Opaque => "opaque",
+        }
+    }
+
+    /// Whether it counts as a client.
+    #[must_use]
+    pub const fn is_client(self) -> bool {
+        !matches!(self, Self::Work)
+    }
+}
+
+/// Keyed hash of a run id: of use in this process only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RunHash([u8; 16]);
+
+/// Why a connection was given up before it was relayed, as the `reason` label.
+pub const REFUSALS: [&str; 6] = ["slow", "unknown", "too_many", "tls", "no_frps", "gone"];
+
+/// Index into [`REFUSALS`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// No whole first message within `timeouts.header`.
+    Slow,
+    /// What it sends isn't FRP.
+    Unknown,
+    /// Too many connections of its source address haven't logged in.
+    TooMany,
+    /// The TLS handshake failed.
+    Tls,
+    /// No frps took it.
+    NoFrps,
+    /// It went away itself.
+    Gone,
+}
+
+impl Refusal {
+    /// The `reason` label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        REFUSALS[self as usize]
+    }
+}
+
+/// One relayed connection, as others see it.
+#[derive(Debug, Clone)]
+pub struct RelayInfo {
+    /// Unique in this process.
+    pub id: u64,
+    /// Name of the listener it came through.
+    pub listener: Arc<str>,
+    /// Name of its frps.
+    pub frps: Arc<str>,
+    /// What it is.
+    pub kind: Kind,
+    /// Address of the client, or of what is before us.
+    pub peer: SocketAddr,
+    /// Our side of the connection to frps: the `client_address` of its Login call. `None` until connected.
+    pub local: Option<SocketAddr>,
+    /// User of FRP, when it could be read or frps has told it. Unverified, as all that a login says.
+    pub user: Option<String>,
+    /// `clientID`; empty = it has none.
+    pub client_id: String,
+    /// Its session, when it could be read.
+    pub run: Option<RunHash>,
+    /// When it was placed.
+    pub opened: SystemTime,
+    /// TLS ends at the gateway, so the connection can't be handed on as a socket.
+    pub tls_ended: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    info: RelayInfo,
+    frps: Arc<FrpsLive>,
+    together: Option<Key>,
+    counted: bool,
+    cut: Arc<Notify>,
+}
+
+/// What keeps clients on one frps.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Key {
+    User(Arc<str>, String),
+    Source(Arc<str>, IpAddr),
+}
+
+/// What a listener counts, by name of the frps.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Counts {
+    /// Client connections open now.
+    pub open: u64,
+    /// Connections placed, replays included.
+    pub placed: u64,
+    /// Connections that went elsewhere because this frps didn't answer them.
+    pub replayed: u64,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    entries: HashMap<u64, Entry, FastState>,
+    by_local: HashMap<(Arc<str>, SocketAddr), u64, FastState>,
+    by_key: HashMap<Key, BTreeSet<u64>, FastState>,
+    /// Control connections by source address.
+    by_source: HashMap<IpAddr, BTreeSet<u64>, FastState>,
+    /// Where sessions are, and since when their connection is gone.
+    runs: HashMap<RunHash, (Arc<FrpsLive>, Option<u64>, Option<Tick>), FastState>,
+    /// Login calls whose connection isn't known yet: they come while we wait for the first byte.
+    waiting: HashMap<IpAddr, u32, FastState>,
+    counts: HashMap<(Arc<str>, Arc<str>), Counts, FastState>,
+    refused: HashMap<Arc<str>, [u64; REFUSALS.len()], FastState>,
+}
+
+/// All relayed connections.
+#[derive(Debug)]
+pub struct Relays {
+    inner: Mutex<Inner>,
+    next: AtomicU64,
+    salt: [u8; 32],
+}
+
+impl Default for Relays {
+    fn default() -> Self {
+        let seeds = std::hash::RandomState::new();
+        let mut salt = [0; 32];
+        for (at, part) in salt.chunks_exact_mut(8).enumerate() {
+            part.copy_from_slice(&std::hash::BuildHasher::hash_one(&seeds, at).to_be_bytes());
+        }
+        Self { inner: Mutex::default(), next: AtomicU64::new(1), salt }
+    }
+}
+
+/// What is to be placed.
+#[derive(Debug, Clone)]
+pub struct Request<'a> {
+    /// Name of its listener.
+    pub listener: &'a Arc<str>,
+    /// Where it may go, in the order of the file.
+    pub frps: &'a [Arc<FrpsHandle>],
+    /// The rule.
+    pub place: Place,
+    /// Which clients stay together.
+    pub together: Together,
+    /// Address of the client.
+    pub peer: SocketAddr,
+    /// What it is.
+    pub kind: Kind,
+    /// User of FRP, where its login could be read.
+    pub user: Option<&'a str>,
+    /// `clientID`.
+    pub client_id: &'a str,
+    /// Its session, when it named one.
+    pub run: Option<RunHash>,
+    /// TLS ends here.
+    pub tls_ended: bool,
+}
+
+/// Where a connection goes.
+#[derive(Debug)]
+pub struct Placed {
+    /// The frps.
+    pub frps: Arc<FrpsLive>,
+    /// It can be there only: its session is. No other frps would know it.
+    pub only_here: bool,
+    /// Another frps is eligible.
+    pub has_other: bool,
+    /// Falls when this is dropped.
+    pub registered: Registered,
+}
+
+/// A connection's place in the registry; dropping it takes the connection out.
+#[derive(Debug)]
+pub struct Registered {
+    relays: Arc<Relays>,
+    /// See [`RelayInfo::id`].
+    pub id: u64,
+    /// Rings when the connection is to be cut.
+    pub cut: Arc<Notify>,
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.relays.remove(self.id);
+    }
+}
+
+/// A connection that hasn't logged in.
+#[derive(Debug)]
+pub struct Waiting {
+    relays: Arc<Relays>,
+    source: IpAddr,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let mut inner = self.relays.lock();
+        if let Some(count) = inner.waiting.get_mut(&self.source) {
+            *count -= 1;
+            if *count == 0 {
+                inner.waiting.remove(&self.source);
+            }
+        }
+    }
+}
+
+impl Relays {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The keyed hash of a run id.
+    #[must_use]
+    pub fn hash(&self, run_id: &RunId) -> RunHash {
+        let digest = Sha256::new().chain_update(self.salt).chain_update(run_id.expose()).finalize();
+        let mut hash = [0; 16];
+        hash.copy_from_slice(&digest[..16]);
+        RunHash(hash)
+    }
+
+    /// Counts a connection of `source` as not logged in, until the guard is dropped. `None` when there are `most`.
+    #[must_use]
+    pub fn wait(self: &Arc<Self>, source: IpAddr, most: u32) -> Option<Waiting> {
+        let mut inner = self.lock();
+        let count = inner.waiting.entry(source).or_default();
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        drop(inner);
+        Some(Waiting { relays: Arc::clone(self), source })
+    }
+
+    /// Places a connection and registers it. `tried`: names of frps that it was at. `None` when there is no other.
+    ///
+    /// Work connections go where their session is: by run id where that can be read, else where the last client without `tcpMux`
+    /// of their address is. Clients that belong together go where the first of them lives, while that is eligible. O(frps log frps).
+    pub fn place(
+        self: &Arc<Self>,
+        request: &Request<'_>,
+        tried: &[Arc<str>],
+        now: Tick,
+        wall: SystemTime,
+    ) -> Option<Placed> {
+        let source = request.peer.ip().to_canonical();
+        let mut inner = self.lock();
+        let untried: Vec<_> =
+            request.frps.iter().filter(|frps| !tried.contains(&frps.live.name)).cloned().collect();
+        let candidates: Vec<_> = untried.iter().map(|frps| candidate(frps, now)).collect();
+        let key = key(request, source);
+        let session = inner.session(request, source);
+        let (at, only_here) = match session {
+            // Wherever it is: nobody else can serve it.
+            Some((session, sure)) => {
+                match untried.iter().position(|frps| Arc::ptr_eq(&frps.live, &session)) {
+                    Some(at) => (Some(at), sure),
+                    None if sure => return None,
+                    None => (None, false),
+                }
+            }
+            None => (None, false),
+        };
+        let together = || {
+            let ids = inner.by_key.get(key.as_ref()?)?;
+            let homes = ids.iter().filter_map(|id| Some(&inner.entries.get(id)?.frps));
+            homes
+                .filter_map(|home| untried.iter().position(|frps| Arc::ptr_eq(&frps.live, home)))
+                .find(|at| candidates[*at].is_eligible())
+        };
+        let at = at.or_else(together).or_else(|| {
+            let source = lb_algos::stable_hash(&[source.to_string().as_bytes()]);
+            place::order(&candidates, request.place, source).first().copied()
+        })?;
+        let has_other = (0..untried.len()).any(|other| other != at && candidates[other].is_eligible());
+        let frps = Arc::clone(&untried[at].live);
+        let id = self.next.fetch_add(1, Relaxed);
+        let cut = Arc::new(Notify::new());
+        let counted = request.kind.is_client();
+        if counted {
+            frps.placed(id, now);
+            if request.kind != Kind::Opaque {
+                inner.by_source.entry(source).or_default().insert(id);
+            }
+        }
+        if let Some(key) = &key {
+            inner.by_key.entry(key.clone()).or_default().insert(id);
+        }
+        let counts = inner.counts.entry((Arc::clone(request.listener), Arc::clone(&frps.name))).or_default();
+        counts.placed += 1;
+        counts.open += u64::from(counted);
+        let info = RelayInfo {
+            id,
+            listener: Arc::clone(request.listener),
+            frps: Arc::clone(&frps.name),
+            kind: request.kind,
+            peer: request.peer,
+            local: None,
+            user: request.user.map(ToOwned::to_owned),
+            client_id: request.client_id.to_owned(),
+            run: request.run,
+            opened: wall,
+            tls_ended: request.tls_ended,
+        };
+        let entry = Entry { info, frps: Arc::clone(&frps), together: key, counted, cut: Arc::clone(&cut) };
+        inner.entries.insert(id, entry);
+        drop(inner);
+        let registered = Registered { relays: Arc::clone(self), id, cut };
+        Some(Placed { frps, only_here, has_other, registered })
+    }
+
+    /// It is connected to its frps from this address.
+    pub fn connected(&self, id: u64, local: SocketAddr) {
+        let mut inner = self.lock();
+        let local = canonical(local);
+        let Some(entry) = inner.entries.get_mut(&id) else { return };
+        entry.info.local = Some(local);
+        let key = (Arc::clone(&entry.info.frps), local);
+        inner.by_local.insert(key, id);
+    }
+
+    /// Its frps didn't answer; it goes elsewhere.
+    pub fn replayed(&self, id: u64) {
+        let mut inner = self.lock();
+        let Some(entry) = inner.entries.get(&id) else { return };
+        let key = (Arc::clone(&entry.info.listener), Arc::clone(&entry.info.frps));
+        inner.counts.entry(key).or_default().replayed += 1;
+    }
+
+    /// Its session was read from frps's answer.
+    pub fn logged_in(&self, id: u64, run: RunHash) {
+        let mut inner = self.lock();
+        let Some(entry) = inner.entries.get_mut(&id) else { return };
+        entry.info.run = Some(run);
+        let frps = Arc::clone(&entry.frps);
+        inner.runs.insert(run, (frps, Some(id), None));
+    }
+
+    /// What an opaque connection turned out to be.
+    pub fn turned_out(&self, id: u64, kind: Kind) {
+        let mut inner = self.lock();
+        let Some(entry) = inner.entries.get_mut(&id) else { return };
+        entry.info.kind = kind;
+        let source = entry.info.peer.ip().to_canonical();
+        if kind.is_client() {
+            inner.by_source.entry(source).or_default().insert(id);
+        } else if std::mem::take(&mut entry.counted) {
+            let frps = Arc::clone(&entry.frps);
+            let key = (Arc::clone(&entry.info.listener), Arc::clone(&entry.info.frps));
+            frps.left(id);
+            inner.counts.entry(key).or_default().open -= 1;
+        }
+    }
+
+    /// frps asks us, as its plugin, about a login from `address`: now we know whose connection that is.
+    pub fn told(&self, frps: &str, address: &str, user: &str, client_id: &str) -> bool {
+        let Ok(address) = address.parse::<SocketAddr>() else { return false };
+        let mut inner = self.lock();
+        let Some(id) = inner.by_local.get(&(frps.into(), canonical(address))).copied() else { return false };
+        let Some(entry) = inner.entries.get_mut(&id) else { return false };
+        entry.info.user = Some(user.to_owned());
+        client_id.clone_into(&mut entry.info.client_id);
+        true
+    }
+
+    /// A connection was given up before it was relayed.
+    pub fn refused(&self, listener: &Arc<str>, why: Refusal) {
+        self.lock().refused.entry(Arc::clone(listener)).or_default()[why as usize] += 1;
+    }
+
+    /// All connections, in the order they came.
+    #[must_use]
+    pub fn all(&self) -> Vec<RelayInfo> {
+        let inner = self.lock();
+        let mut all: Vec<_> = inner.entries.values().map(|entry| entry.info.clone()).collect();
+        drop(inner);
+        all.sort_by_key(|info| info.id);
+        all
+    }
+
+    /// Connections at this frps, in the order they came. O(all connections).
+    #[must_use]
+    pub fn of(&self, frps: &str) -> Vec<RelayInfo> {
+        let mut all = self.all();
+        all.retain(|info| *info.frps == *frps);
+        all
+    }
+
+    /// Clients of this user and `clientID` at this frps, and of this session, where one is given. O(all connections).
+    #[must_use]
+    pub fn find(&self, frps: &str, user: &str, client_id: &str, run: Option<RunHash>) -> Vec<RelayInfo> {
+        let mut all = self.of(frps);
+        all.retain(|info| {
+            info.kind.is_client()
+                && info.user.as_deref() == Some(user)
+                && info.client_id == client_id
+                && run.is_none_or(|run| info.run == Some(run))
+        });
+        all
+    }
+
+    /// Cuts a connection, both sides; whether there is one. Its frpc dials again at once.
+    pub fn cut(&self, id: u64) -> bool {
+        let cut = self.lock().entries.get(&id).map(|entry| Arc::clone(&entry.cut));
+        cut.is_some_and(|cut| {
+            cut.notify_one();
+            true
+        })
+    }
+
+    /// What was counted, by listener and frps, sorted.
+    #[must_use]
+    pub fn counts(&self) -> Vec<((Arc<str>, Arc<str>), Counts)> {
+        let inner = self.lock();
+        let mut all: Vec<_> = inner.counts.iter().map(|(key, counts)| (key.clone(), *counts)).collect();
+        all.sort_by(|one, other| one.0.cmp(&other.0));
+        all
+    }
+
+    /// Connections given up, by listener and [`REFUSALS`], sorted.
+    #[must_use]
+    pub fn refusals(&self) -> Vec<(Arc<str>, [u64; REFUSALS.len()])> {
+        let mut all: Vec<_> =
+            self.lock().refused.iter().map(|(name, counts)| (Arc::clone(name), *counts)).collect();
+        all.sort();
+        all
+    }
+
+    fn remove(&self, id: u64) {
+        let mut inner = self.lock();
+        let Some(Entry { info, frps, together, counted, .. }) = inner.entries.remove(&id) else { return };
+        if counted {
+            frps.left(id);
+            inner.counts.entry((Arc::clone(&info.listener), Arc::clone(&info.frps))).or_default().open -= 1;
+        }
+        if let Some(local) = info.local {
+            let key = (Arc::clone(&info.frps), local);
+            if inner.by_local.get(&key) == Some(&id) {
+                inner.by_local.remove(&key);
+            }
+        }
+        if let Some(key) = together {
+            forget(&mut inner.by_key, &key, id);
+        }
+        forget(&mut inner.by_source, &info.peer.ip().to_canonical(), id);
+        if let Some(run) = info.run
+            && let Some((_, holder @ Some(_), since)) = inner.runs.get_mut(&run)
+            && *holder == Some(id)
+        {
+            let now = crate::clock::now();
+            (*holder, *since) = (None, Some(now));
+            if inner.runs.len() > MOST_REMEMBERED {
+                inner.runs.retain(|_, (_, _, since)| since.is_none_or(|since| now.since(since) < REMEMBERED));
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// Where the session of a work connection is, and whether that is sure. `None`: it is no work connection, or nobody knows.
+    fn session(&self, request: &Request<'_>, source: IpAddr) -> Option<(Arc<FrpsLive>, bool)> {
+        match request.kind {
+            Kind::Control | Kind::ControlWithoutMux => return None,
+            Kind::Work => {
+                if let Some((frps, ..)) = request.run.and_then(|run| self.runs.get(&run)) {
+                    return Some((Arc::clone(frps), true));
+                }
+            }
+            Kind::Opaque => {}
+        }
+        let of_source = self.by_source.get(&source)?;
+        let last = of_source.iter().rev().filter_map(|id| self.entries.get(id));
+        let without_mux = last.clone().find(|entry| entry.info.kind == Kind::ControlWithoutMux);
+        let home = match request.kind {
+            Kind::Work => without_mux.or_else(|| last.clone().next()),
+            _ => without_mux,
+        };
+        home.map(|entry| (Arc::clone(&entry.frps), false))
+    }
+}
+
+fn forget<K: std::hash::Hash + Eq>(map: &mut HashMap<K, BTreeSet<u64>, FastState>, key: &K, id: u64) {
+    if let Some(ids) = map.get_mut(key) {
+        ids.remove(&id);
+        if ids.is_empty() {
+            map.remove(key);
+        }
+    }
+}
+
+fn candidate(frps: &FrpsHandle, now: Tick) -> Candidate {
+    Candidate {
+        key: lb_algos::stable_hash(&[frps.live.name.as_bytes()]),
+        weight: frps.weight,
+        draining: frps.is_draining(),
+        down: frps.live.is_down(now),
+        tunnels: frps.live.tunnels(),
+        clients: frps.live.clients(),
+    }
+}
+
+fn key(request: &Request<'_>, source: IpAddr) -> Option<Key> {
+    let listener = Arc::clone(request.listener);
+    match (request.together, request.user) {
+        _ if !request.kind.is_client() => None,
+        (Together::Nobody, _) => None,
+        (Together::User, Some(user)) => Some(Key::User(listener, user.to_owned())),
+        (Together::User, None) | (Together::SourceIp, _) => Some(Key::Source(listener, source)),
+    }
+}
+
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+#[cfg(test)]
+mod tests;

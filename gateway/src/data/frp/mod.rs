@@ -1,0 +1,181 @@
+//! Clients of FRP: a control connection (or what belongs to one) from its first byte to its end.
+//!
+//! sniff → TLS, if it ends here → who is it ([`crate::frp_wire`]) → place ([`Relays::place`]) → connect and send what was read;
+//! until frps's first byte, elsewhere if this one fails ([`dial`]) → bytes both ways ([`pump`]).
+//!
+//! One task per connection. What a stranger can hold: 64 KiB and a task until `timeouts.header`, so many at once per source
+//! address, `limits.connections` in all.
+
+mod dial;
+mod pump;
+mod rewind;
+
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite},
+    net::TcpStream,
+};
+use tokio_rustls::TlsAcceptor;
+
+use self::rewind::Rewind;
+use super::{connection::Connection, io::until};
+use crate::{
+    control::relays::{Kind, Refusal, Relays, Waiting},
+    frp_wire::{First, Hello, Peeked, peek, sniff},
+    snapshot::{FrpPart, Listener},
+};
+
+/// Most bytes of a client that are kept until frps has answered.
+const HEAD_MOST: usize = 64 * 1024;
+/// Connections of one source address that have not logged in. Many clients may share an address and dial again at once.
+const MOST_WAITING: u32 = 512;
+/// A peer that vanished is noticed after 15 + 3 × 5 s: FRP's own heartbeats are slower, and with `tcpMux` off by default.
+const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(15), Duration::from_secs(5), 3);
+
+/// Everything the steps need to know of one connection.
+struct Client<'a> {
+    connection: &'a Connection,
+    listener: &'a Arc<Listener>,
+    part: &'a FrpPart,
+    peer: SocketAddr,
+    /// When it must have said who it is.
+    deadline: Instant,
+    tls_ended: bool,
+}
+
+impl Client<'_> {
+    fn relays(&self) -> &Arc<Relays> {
+        &self.part.relays
+    }
+}
+
+/// Who a connection says it is.
+struct Introduction {
+    first: First,
+    kind: Kind,
+    hello: Option<Hello>,
+    /// All that was read so far.
+    head: Vec<u8>,
+}
+
+/// Carries one connection. `peer` is the client's address, and `early` what was read of it already: whoever takes a PROXY header
+/// off gives the address it tells and the bytes behind it.
+pub async fn serve(connection: Connection, stream: TcpStream, peer: SocketAddr, early: Vec<u8>) {
+    let listener = Arc::clone(connection.listener());
+    let Some(part) = listener.frp.clone() else { return };
+    keep_alive(&stream);
+    let client = Client {
+        deadline: Instant::now() + listener.timeouts.header,
+        connection: &connection,
+        listener: &listener,
+        part: &part,
+        peer,
+        tls_ended: false,
+    };
+    if let Err(refusal) = carry(client, stream, early).await {
+        part.relays.refused(&listener.name, refusal);
+        let loud = matches!(refusal, Refusal::TooMany | Refusal::NoFrps);
+        if loud && let Some(suppressed) = connection.worker.may_complain(refusal.label()) {
+            tracing::warn!(
+                listener = &*listener.name,
+                peer = %peer.ip(),
+                reason = refusal.label(),
+                suppressed,
+                "client refused"
+            );
+        }
+    }
+}
+
+async fn carry(mut client: Client<'_>, mut stream: TcpStream, mut head: Vec<u8>) -> Result<(), Refusal> {
+    let source = client.peer.ip().to_canonical();
+    let waiting = client.relays().wait(source, MOST_WAITING).ok_or(Refusal::TooMany)?;
+    let first = loop {
+        match sniff(&head) {
+            First::NeedMore => more(&client, &mut stream, &mut head).await?,
+            First::Unknown => return Err(Refusal::Unknown),
+            first => break first,
+        }
+    };
+    let (First::Tls { custom_byte }, Some(slot)) = (first, &client.part.tls) else {
+        return Box::pin(introduced(&client, stream, head, waiting)).await;
+    };
+    // frps takes this byte off too.
+    head.drain(..usize::from(custom_byte));
+    let accept = TlsAcceptor::from(slot.load_full()).accept(Rewind::new(head, stream));
+    let tls = until(Some(client.deadline), accept).await.map_err(|_elapsed| Refusal::Slow)?;
+    let tls = tls.map_err(|error| {
+        tracing::debug!(peer = %client.peer.ip(), %error, "TLS handshake failed");
+        Refusal::Tls
+    })?;
+    client.tls_ended = true;
+    Box::pin(introduced(&client, tls, Vec::new(), waiting)).await
+}
+
+/// Reads on until it is known who it is, then carries it.
+async fn introduced<S>(
+    client: &Client<'_>,
+    mut stream: S,
+    mut head: Vec<u8>,
+    waiting: Waiting,
+) -> Result<(), Refusal>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let hello = loop {
+        match peek(&head) {
+            Peeked::NeedMore => more(client, &mut stream, &mut head).await?,
+            Peeked::Unknown => return Err(Refusal::Unknown),
+            Peeked::Opaque => break None,
+            Peeked::Hello(hello) => break Some(hello),
+        }
+    };
+    let first = sniff(&head);
+    let kind = match (&hello, first) {
+        (None, _) => Kind::Opaque,
+        (Some(Hello::Login { .. }), First::Yamux) => Kind::Control,
+        (Some(Hello::Login { .. }), _) => Kind::ControlWithoutMux,
+        (Some(Hello::Work { .. }), _) => Kind::Work,
+    };
+    let mut introduction = Introduction { first, kind, hello, head };
+    let dialed = dial::dial(client, &mut stream, &mut introduction).await?;
+    drop(waiting);
+    pump::pump(client, stream, introduction, dialed).await;
+    Ok(())
+}
+
+/// Reads once.
+async fn more<S: AsyncRead + Unpin>(
+    client: &Client<'_>,
+    stream: &mut S,
+    head: &mut Vec<u8>,
+) -> Result<(), Refusal> {
+    if head.len() >= HEAD_MOST {
+        return Err(Refusal::Unknown);
+    }
+    let mut block = [0; 2048];
+    let space = block.len().min(HEAD_MOST - head.len());
+    match until(Some(client.deadline), stream.read(&mut block[..space])).await {
+        Ok(Ok(0) | Err(_)) => Err(Refusal::Gone),
+        Ok(Ok(n)) => {
+            head.extend_from_slice(&block[..n]);
+            Ok(())
+        }
+        Err(_elapsed) => Err(Refusal::Slow),
+    }
+}
+
+/// Control connections are silent for as long as nobody visits, so TCP itself has to find out who is gone.
+fn keep_alive(stream: &TcpStream) {
+    let (after, every, times) = KEEPALIVE;
+    let settings = TcpKeepalive::new().with_time(after).with_interval(every).with_retries(times);
+    if let Err(error) = SockRef::from(stream).set_tcp_keepalive(&settings) {
+        tracing::debug!(%error, "no keepalive");
+    }
+}

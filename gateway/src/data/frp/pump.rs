@@ -1,0 +1,196 @@
+//! Bytes between a client and its frps, until both have ended.
+
+use std::{
+    future::poll_fn,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::{Client, Introduction, dial::Dialed};
+use crate::{
+    control::relays::{Kind, Relays},
+    data::{
+        buffer::{Buffer, Buffers, SMALL},
+        io::{Elapsed, while_moving},
+    },
+    frp_wire::{Answer, First, Purpose, Records, answer},
+};
+
+/// Of frps's answer to a login, at most so much is looked at.
+const ANSWER_MOST: usize = 4096;
+/// After one side has ended, the other may be silent for so long.
+const HALF_CLOSED: Duration = Duration::from_secs(15);
+
+/// Moves bytes until both sides have ended, one is broken, or it is cut.
+pub(super) async fn pump<S>(client: &Client<'_>, mut stream: S, introduction: Introduction, dialed: Dialed)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let Dialed { mut upstream, answer, registered } = dialed;
+    let Introduction { first, kind, head, .. } = introduction;
+    let mut watch = Watch::new(Arc::clone(client.relays()), registered.id, kind, first);
+    if let First::Tls { custom_byte } = first {
+        watch.records = Some(Records::default());
+        watch.from_client(&head[usize::from(custom_byte)..]);
+    }
+    drop(head);
+    watch.from_frps(&answer);
+    let buffers = &client.connection.worker.buffers;
+    let mut up = Direction::default();
+    let mut first_bytes = Buffer::default();
+    if !answer.is_empty() {
+        first_bytes = buffers.small();
+        first_bytes.append(&answer);
+    }
+    let mut down = Direction { buffer: first_bytes, ..Direction::default() };
+    let both = async {
+        let one_ended = poll_fn(|cx| {
+            let one =
+                up.poll(cx, buffers, (&mut stream, &mut upstream), &mut |bytes| watch.from_client(bytes));
+            let other =
+                down.poll(cx, buffers, (&mut upstream, &mut stream), &mut |bytes| watch.from_frps(bytes));
+            match (one, other) {
+                (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => Poll::Ready(false),
+                (Poll::Ready(Ok(())), _) | (_, Poll::Ready(Ok(()))) => Poll::Ready(true),
+                (Poll::Pending, Poll::Pending) => Poll::Pending,
+            }
+        });
+        if one_ended.await {
+            let rest = while_moving(HALF_CLOSED, |cx, moved| {
+                let before = up.moved + down.moved;
+                let one = up.poll(cx, buffers, (&mut stream, &mut upstream), &mut |_| {});
+                let other = down.poll(cx, buffers, (&mut upstream, &mut stream), &mut |_| {});
+                *moved += up.moved + down.moved - before;
+                match (one, other) {
+                    (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => Poll::Ready(()),
+                    (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(()),
+                    _ => Poll::Pending,
+                }
+            });
+            // Ended, or silent for too long: it is over either way.
+            let (Ok(()) | Err(Elapsed)) = rest.await;
+        }
+    };
+    tokio::select! {
+        () = both => {}
+        () = registered.cut.notified() => {}
+    }
+}
+
+/// What is learnt from bytes on their way.
+struct Watch {
+    relays: Arc<Relays>,
+    id: u64,
+    kind: Kind,
+    first: First,
+    /// The beginning of what frps says; `None` = there is nothing to learn from it (any more).
+    answer: Option<Vec<u8>>,
+    records: Option<Records>,
+}
+
+impl Watch {
+    fn new(relays: Arc<Relays>, id: u64, kind: Kind, first: First) -> Self {
+        let logs_in = matches!(kind, Kind::Control | Kind::ControlWithoutMux);
+        Self { relays, id, kind, first, answer: logs_in.then(Vec::new), records: None }
+    }
+
+    fn from_frps(&mut self, bytes: &[u8]) {
+        let Some(seen) = &mut self.answer else { return };
+        seen.extend_from_slice(&bytes[..bytes.len().min(ANSWER_MOST - seen.len())]);
+        match answer(self.first, seen) {
+            Answer::NeedMore if seen.len() < ANSWER_MOST => {}
+            Answer::In { run_id: Some(run_id) } => {
+                // Before the client reads it: its work connections come at once.
+                self.relays.logged_in(self.id, self.relays.hash(&run_id));
+                self.answer = None;
+            }
+            Answer::NeedMore | Answer::In { run_id: None } | Answer::Refused | Answer::Other => {
+                self.answer = None;
+            }
+        }
+    }
+
+    fn from_client(&mut self, bytes: &[u8]) {
+        let Some(records) = &mut self.records else { return };
+        let purpose = records.feed(bytes);
+        if purpose.is_some() || records.is_done() {
+            self.records = None;
+        }
+        if let (Some(purpose), Kind::Opaque) = (purpose, self.kind) {
+            self.kind = match purpose {
+                Purpose::Mux => Kind::Control,
+                Purpose::Login => Kind::ControlWithoutMux,
+                Purpose::Work => Kind::Work,
+            };
+            self.relays.turned_out(self.id, self.kind);
+        }
+    }
+}
+
+/// One direction; its end is passed on as a half-close. An idle one holds no buffer.
+#[derive(Debug, Default)]
+struct Direction {
+    buffer: Buffer,
+    filled_up: bool,
+    unflushed: bool,
+    ended: bool,
+    shut: bool,
+    moved: u64,
+}
+
+impl Direction {
+    /// `Ready(Ok)` when the end was passed on.
+    fn poll<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffers: &Buffers,
+        (from, to): (&mut R, &mut W),
+        seen: &mut dyn FnMut(&[u8]),
+    ) -> Poll<io::Result<()>> {
+        loop {
+            while !self.buffer.is_empty() {
+                let n = ready!(Pin::new(&mut *to).poll_write(cx, self.buffer.filled()))?;
+                if n == 0 {
+                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                }
+                self.buffer.consume(n);
+                self.moved += n as u64;
+                self.unflushed = true;
+            }
+            if self.ended {
+                if !self.shut {
+                    ready!(Pin::new(&mut *to).poll_shutdown(cx))?;
+                    self.shut = true;
+                }
+                return Poll::Ready(Ok(()));
+            }
+            if self.filled_up && self.buffer.capacity() <= SMALL {
+                buffers.give_back(std::mem::replace(&mut self.buffer, buffers.large()));
+            } else if self.buffer.capacity() == 0 {
+                self.buffer = buffers.small();
+            }
+            match self.buffer.poll_fill(cx, from) {
+                Poll::Ready(Ok(0)) => self.ended = true,
+                Poll::Ready(Ok(n)) => {
+                    self.filled_up = n == self.buffer.capacity();
+                    seen(self.buffer.filled());
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    buffers.give_back(std::mem::take(&mut self.buffer));
+                    self.filled_up = false;
+                    if self.unflushed {
+                        ready!(Pin::new(&mut *to).poll_flush(cx))?;
+                        self.unflushed = false;
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+}
