@@ -475,6 +475,12 @@ impl Relays {
         all
     }
 
+    /// As if something had been placed there.
+    #[cfg(test)]
+    pub(crate) fn touch(&self, listener: &Arc<str>, frps: &str) {
+        self.lock().counts.entry((Arc::clone(listener), frps.into())).or_default();
+    }
+
     fn remove(&self, id: u64) {
         let mut inner = self.lock();
         let Some(Entry { info, frps, together, counted, .. }) = inner.entries.remove(&id) else { return };

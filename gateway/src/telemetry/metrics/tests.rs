@@ -8,7 +8,10 @@ use std::{
 
 use super::*;
 use crate::{
-    control::testing::{Rig, yaml},
+    control::{
+        relays::Refusal,
+        testing::{Rig, yaml},
+    },
     data::access_log::AccessLogHandle,
     telemetry::shard::WorkerId,
 };
@@ -49,6 +52,9 @@ async fn scrape() -> String {
     split.stats.requests[0].of(WorkerId(1)).by_class[1].inc();
     split.stats.latency.of(WorkerId(1)).observe_ns(3_000_000);
     snapshot.pools[0].stats.of(WorkerId(0)).picks.by_reason[0][0].inc();
+    let relays = &snapshot.relays;
+    relays.refused(&snapshot.listeners[0].as_ref().unwrap().name, Refusal::Slow);
+    relays.touch(&snapshot.listeners[0].as_ref().unwrap().name, "a");
     snapshot.tunnel_stats.other.of(WorkerId(0)).by_class[1].inc();
     let (plugin, _told) = crate::control::hooks::plugin_state(&rig.handle.board());
     plugin.stats.calls[1][1].fetch_add(1, std::sync::atomic::Ordering::Relaxed);
