@@ -35,9 +35,10 @@ use crate::{
     clock,
     control::{
         Fault, Gate, Handle,
+        clients::RelayedClients,
         event::Memory,
         hooks,
-        migration::{Migrations, Mover, NoClients},
+        migration::{Migrations, Mover},
         reload::{self, Content},
         state::Fixed,
         task::{Control, Parts, Process},
@@ -175,7 +176,8 @@ async fn serve(
     let audit = AuditHandle::off();
     let workers = Workers::start(workers, &published, &access_log).map_err(system("data-plane threads"))?;
     let workers = Arc::new(workers);
-    let migrations = Arc::new(Migrations::new(Arc::new(NoClients)));
+    let clients = Arc::new(RelayedClients::new(Arc::clone(&published)));
+    let migrations = Arc::new(Migrations::new(Arc::clone(&clients) as _));
     let process = Process {
         sockets: sockets.clone(),
         supervisor: Supervisor::of_process(),
@@ -190,6 +192,7 @@ async fn serve(
         audit: audit.clone(),
         migrations: Arc::clone(&migrations),
     });
+    clients.know(handle.board());
     let (plugin, told) = hooks::plugin_state(&handle.board());
     control.set_plugin(Arc::clone(&plugin));
     control.set_process(process.clone());

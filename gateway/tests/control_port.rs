@@ -82,6 +82,81 @@ async fn twelve_frpc_that_dial_at_once_are_spread_four_four_four_and_move_when_t
 }
 
 #[tokio::test]
+async fn a_killed_frps_is_a_short_pause_for_its_hosts_and_none_for_the_others() {
+    let mut site = Site::start(&["a", "b", "c"], "", "").await;
+    let (_apps, _clients) = twelve(&site).await;
+    until_served(&site, 12, Instant::now()).await;
+    let web = site.world.web;
+    let end = Instant::now() + Duration::from_secs(3);
+    let visitors: Vec<_> = (0..12)
+        .map(|n| {
+            tokio::spawn(async move {
+                let (mut longest, mut served, mut failed) = (Duration::ZERO, 0, Vec::new());
+                let mut last = Instant::now();
+                while Instant::now() < end {
+                    match http::get(web, &format!("h{n}.test"), "/").await {
+                        Ok(reply) if reply.app() == Some(&format!("app{n}")) => {
+                            served += 1;
+                            longest = longest.max(last.elapsed());
+                            last = Instant::now();
+                        }
+                        Ok(reply) => {
+                            failed.push(format!("{} {:?}", reply.status, reply.header("x-frp-gateway")))
+                        }
+                        Err(error) => failed.push(error.to_string()),
+                    }
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                (longest, served, failed)
+            })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    site.world.frps[0].kill9();
+    let (mut longest, mut served, mut failed) = (Duration::ZERO, 0, Vec::new());
+    for visitor in visitors {
+        let (pause, count, wrong) = visitor.await.expect("a visitor does not panic");
+        (longest, served) = (longest.max(pause), served + count);
+        failed.extend(wrong);
+    }
+    println!(
+        "frps killed under visitors: {served} GETs served, longest pause {longest:?}, failed {failed:?}"
+    );
+    assert!(failed.is_empty(), "{failed:?}");
+    assert!(longest < Duration::from_secs(1), "{longest:?}");
+}
+
+#[tokio::test]
+async fn a_drained_frps_is_emptied_of_clients_with_and_without_tls_and_client_id() {
+    let site = Site::start(&["a", "b"], "", "").await;
+    let (mut apps, mut clients) = (Vec::new(), Vec::new());
+    let named = "clientID = \"edge\"";
+    let plain = "transport.tls.enable = false";
+    for (n, lines) in
+        [vec![], vec![named], vec![plain], vec![plain, named], vec![], vec![]].iter().enumerate()
+    {
+        let app = app(&format!("app{n}"));
+        // The last two are one user.
+        let user = format!("u{}", n.min(4));
+        let proxy = Proxy::http(&format!("web{n}"), app.addr(), &[&format!("h{n}.test")]);
+        let options = lines.iter().fold(site.options(&user, vec![proxy]), |options, line| options.line(line));
+        clients.push(site.frpc(options).await);
+        apps.push(app);
+    }
+    until_served(&site, 6, Instant::now()).await;
+    assert_eq!(site.spread().await, BTreeMap::from([("a".into(), 3), ("b".into(), 3)]));
+    let drained = site.world.yaml().replace("{ name: a, host", "{ name: a, drain: true, host");
+    site.world.gateway().edit(&drained).expect("the file is written");
+    let begun = Instant::now();
+    let at = site
+        .until_clients("all to be on b", |all| all.len() == 6 && all.iter().all(|(_, frps)| frps == "b"))
+        .await;
+    println!("three clients moved by a drain within {:?}", at - begun);
+    until_served(&site, 6, begun).await;
+    site.world.until_logged("drained").await;
+}
+
+#[tokio::test]
 async fn every_wire_is_placed_and_served() {
     let site = Site::start(&["a", "b"], "", "").await;
     let wires: [(&str, &[&str]); 6] = [

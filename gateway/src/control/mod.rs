@@ -4,6 +4,7 @@
 //! snapshot), [`task`] (runs it all), [`reload`] (file → event), [`resolve`] (names → addresses).
 
 pub mod announce;
+pub mod clients;
 pub mod compile;
 pub mod directory;
 pub mod effect;

@@ -147,6 +147,19 @@ pub struct Counts {
     pub replayed: u64,
 }
 
+/// Listener and frps.
+pub type Pair = (Arc<str>, Arc<str>);
+
+/// Where a session is.
+#[derive(Debug)]
+struct Session {
+    frps: Arc<FrpsLive>,
+    /// Its control connection; `None` = that is gone,
+    holder: Option<u64>,
+    /// since then.
+    since: Option<Tick>,
+}
+
 #[derive(Debug, Default)]
 struct Inner {
     entries: HashMap<u64, Entry, FastState>,
@@ -154,11 +167,10 @@ struct Inner {
     by_key: HashMap<Key, BTreeSet<u64>, FastState>,
     /// Control connections by source address.
     by_source: HashMap<IpAddr, BTreeSet<u64>, FastState>,
-    /// Where sessions are, and since when their connection is gone.
-    runs: HashMap<RunHash, (Arc<FrpsLive>, Option<u64>, Option<Tick>), FastState>,
-    /// Login calls whose connection isn't known yet: they come while we wait for the first byte.
+    runs: HashMap<RunHash, Session, FastState>,
+    /// Connections that have not logged in.
     waiting: HashMap<IpAddr, u32, FastState>,
-    counts: HashMap<(Arc<str>, Arc<str>), Counts, FastState>,
+    counts: HashMap<Pair, Counts, FastState>,
     refused: HashMap<Arc<str>, [u64; REFUSALS.len()], FastState>,
 }
 
@@ -382,7 +394,7 @@ impl Relays {
         let Some(entry) = inner.entries.get_mut(&id) else { return };
         entry.info.run = Some(run);
         let frps = Arc::clone(&entry.frps);
-        inner.runs.insert(run, (frps, Some(id), None));
+        inner.runs.insert(run, Session { frps, holder: Some(id), since: None });
     }
 
     /// What an opaque connection turned out to be.
@@ -459,7 +471,7 @@ impl Relays {
 
     /// What was counted, by listener and frps, sorted.
     #[must_use]
-    pub fn counts(&self) -> Vec<((Arc<str>, Arc<str>), Counts)> {
+    pub fn counts(&self) -> Vec<(Pair, Counts)> {
         let inner = self.lock();
         let mut all: Vec<_> = inner.counts.iter().map(|(key, counts)| (key.clone(), *counts)).collect();
         all.sort_by(|one, other| one.0.cmp(&other.0));
@@ -499,13 +511,15 @@ impl Relays {
         }
         forget(&mut inner.by_source, &info.peer.ip().to_canonical(), id);
         if let Some(run) = info.run
-            && let Some((_, holder @ Some(_), since)) = inner.runs.get_mut(&run)
-            && *holder == Some(id)
+            && let Some(session) = inner.runs.get_mut(&run)
+            && session.holder == Some(id)
         {
             let now = crate::clock::now();
-            (*holder, *since) = (None, Some(now));
+            (session.holder, session.since) = (None, Some(now));
             if inner.runs.len() > MOST_REMEMBERED {
-                inner.runs.retain(|_, (_, _, since)| since.is_none_or(|since| now.since(since) < REMEMBERED));
+                inner
+                    .runs
+                    .retain(|_, session| session.since.is_none_or(|since| now.since(since) < REMEMBERED));
             }
         }
     }
@@ -517,8 +531,8 @@ impl Inner {
         match request.kind {
             Kind::Control | Kind::ControlWithoutMux => return None,
             Kind::Work => {
-                if let Some((frps, ..)) = request.run.and_then(|run| self.runs.get(&run)) {
-                    return Some((Arc::clone(frps), true));
+                if let Some(session) = request.run.and_then(|run| self.runs.get(&run)) {
+                    return Some((Arc::clone(&session.frps), true));
                 }
             }
             Kind::Opaque => {}

@@ -27,6 +27,7 @@ use tokio::{
 
 use super::{
     announce::{announce, warn},
+    clients::joined,
     compile::{Compiled, Fleet, Identities, TunnelIdentities, chosen, compile},
     directory::Touched,
     effect::{Effect, Notice, ProbeKey, TunnelEvent},
@@ -509,6 +510,8 @@ impl Control {
         let present = self.parts.published.load();
         if let Some(handle) = present.frps.iter().find(|handle| *handle.live.name == *frps) {
             handle.live.listed(begun, tunnels);
+            // While few are unknown it can be told who is who.
+            drop(joined(&present.relays, &self.state, frps));
         }
     }
 

@@ -36,10 +36,10 @@ where
     let mut watch = Watch::new(Arc::clone(client.relays()), registered.id, kind, first);
     if let First::Tls { custom_byte } = first {
         watch.records = Some(Records::default());
-        watch.from_client(&head[usize::from(custom_byte)..]);
+        watch.saw_client(&head[usize::from(custom_byte)..]);
     }
     drop(head);
-    watch.from_frps(&answer);
+    watch.saw_frps(&answer);
     let buffers = &client.connection.worker.buffers;
     let mut up = Direction::default();
     let mut first_bytes = Buffer::default();
@@ -51,9 +51,9 @@ where
     let both = async {
         let one_ended = poll_fn(|cx| {
             let one =
-                up.poll(cx, buffers, (&mut stream, &mut upstream), &mut |bytes| watch.from_client(bytes));
+                up.poll(cx, buffers, (&mut stream, &mut upstream), &mut |bytes| watch.saw_client(bytes));
             let other =
-                down.poll(cx, buffers, (&mut upstream, &mut stream), &mut |bytes| watch.from_frps(bytes));
+                down.poll(cx, buffers, (&mut upstream, &mut stream), &mut |bytes| watch.saw_frps(bytes));
             match (one, other) {
                 (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => Poll::Ready(false),
                 (Poll::Ready(Ok(())), _) | (_, Poll::Ready(Ok(()))) => Poll::Ready(true),
@@ -99,7 +99,7 @@ impl Watch {
         Self { relays, id, kind, first, answer: logs_in.then(Vec::new), records: None }
     }
 
-    fn from_frps(&mut self, bytes: &[u8]) {
+    fn saw_frps(&mut self, bytes: &[u8]) {
         let Some(seen) = &mut self.answer else { return };
         seen.extend_from_slice(&bytes[..bytes.len().min(ANSWER_MOST - seen.len())]);
         match answer(self.first, seen) {
@@ -115,7 +115,7 @@ impl Watch {
         }
     }
 
-    fn from_client(&mut self, bytes: &[u8]) {
+    fn saw_client(&mut self, bytes: &[u8]) {
         let Some(records) = &mut self.records else { return };
         let purpose = records.feed(bytes);
         if purpose.is_some() || records.is_done() {
