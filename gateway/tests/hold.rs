@@ -214,13 +214,17 @@ async fn a_vhost_pool_waits_for_servers_that_are_down() {
     assert_eq!(world.get("h0.test", "/").await.status, 200);
     world.frps[0].kill9();
     let web = world.web;
-    let asked: Vec<_> = (0..10).map(|_| ask(web, "POST", "once")).collect();
-    until_held(&world, 10.0).await;
+    let asked: Vec<_> = (0..10).map(|_| ask(web, "GET", "")).collect();
+    let posted = ask(web, "POST", "once");
+    until_held(&world, 11.0).await;
     world.frps[0].restart().await.expect("frps is back");
     for request in asked {
         let reply = request.await.expect("no panic");
         assert_eq!(reply.status, 200, "{}", reply.text());
     }
-    assert_eq!(apps[0].requests(), 11, "each was sent once");
+    // A vhost's 404 doesn't tell whether a request has run: then it isn't sent again.
+    let reply = posted.await.expect("no panic");
+    let class = reply.header("x-frp-gateway").unwrap_or_default();
+    assert!(reply.status == 200 || class == "may_have_run", "{}", reply.text());
     drop(client);
 }

@@ -13,6 +13,7 @@ pub mod gate;
 pub mod hooks;
 pub mod migration;
 pub mod place;
+pub mod pulse;
 pub mod reducer;
 pub mod relays;
 pub mod reload;

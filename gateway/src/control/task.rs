@@ -34,6 +34,7 @@ use super::{
     event::{Event, Memory},
     gate::Gate,
     migration::{Migrations, Mover},
+    pulse,
     reducer::{Step, reduce},
     reload::{self, Accepted},
     resolve::Resolver,
@@ -205,6 +206,7 @@ pub struct Control {
     probes: HashMap<ProbeKey, Running>,
     watches: HashMap<String, Running>,
     movers: HashMap<String, Running>,
+    pulses: HashMap<String, Running>,
     /// Listings that are not in force yet, with the time they began.
     listed: Vec<(String, Tick)>,
     /// Bound, and not accepted on yet.
@@ -262,6 +264,7 @@ impl Control {
             probes: HashMap::new(),
             watches: HashMap::new(),
             movers: HashMap::new(),
+            pulses: HashMap::new(),
             listed: Vec::new(),
             unopened: Vec::new(),
             opened: false,
@@ -454,6 +457,7 @@ impl Control {
                 Effect::StopPoller { frps } => {
                     self.tunnels.watch(&frps).set_poller(None);
                     drop(self.pollers.remove(&frps));
+                    drop(self.pulses.remove(&frps));
                 }
                 Effect::StartPoller { frps, server, admin } => {
                     let (asks, asked) = mpsc::unbounded_channel();
@@ -462,6 +466,9 @@ impl Control {
                     let rng = self.rng();
                     let (control, name) = (self.handle.clone(), frps.clone());
                     let poll = Poller { frps: name, server, admin, control, asked, rng }.run();
+                    let pulse =
+                        pulse::watch(frps.clone(), self.handle.board(), Arc::clone(&self.parts.published));
+                    self.pulses.insert(frps.clone(), Running(tokio::spawn(pulse).abort_handle()));
                     self.pollers.insert(frps, Running(tokio::spawn(poll).abort_handle()));
                 }
                 Effect::StopProbe(key) => drop(self.probes.remove(&key)),

@@ -457,8 +457,8 @@ fn out_of_members(
         None if request.split.pool.members.is_empty() && tunnels.is_away(&scratch.host, now) => {
             away(Refusal::TunnelAway, "its last tunnel went a moment ago")
         }
-        None if request.split.pool.members.iter().any(|member| member.endpoint.is_leaving()) => {
-            away(Refusal::TunnelAway, "its tunnel is being moved")
+        None if request.split.pool.members.iter().any(|member| !member.endpoint.is_open()) => {
+            away(Refusal::TunnelAway, "its tunnel is being moved, or its frps is frozen")
         }
         None => Stop::Refused(Refusal::NoEndpoint, "every endpoint is down, unhealthy or weighs 0"),
     }

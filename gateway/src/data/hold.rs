@@ -228,7 +228,7 @@ fn has_hope(worker: &Worker, line: Line<'_>) -> bool {
             && member.state.is_healthy()
             && !member.endpoint.is_down(now)
             && !member.endpoint.is_gone()
-            && !member.endpoint.is_leaving()
+            && member.endpoint.is_open()
             && line.scope.is_none_or(|scope| !absences.is_absent(scope, member.endpoint.number, now))
     })
 }
@@ -249,7 +249,7 @@ async fn dies(endpoint: &Endpoint, end: Instant) -> bool {
 
 /// Whether the tunnel or server is gone, as far as can be found out at once.
 pub async fn is_dead(endpoint: &Endpoint) -> bool {
-    if endpoint.is_gone() || endpoint.is_down(clock::now()) {
+    if endpoint.is_gone() || endpoint.is_frozen() || endpoint.is_down(clock::now()) {
         return true;
     }
     if let Some(guard) = &endpoint.guard

@@ -206,7 +206,7 @@ pub fn has_other(pool: &Pool, tried: &[usize], index: usize, now: Tick) -> bool 
             && member.state.is_healthy()
             && !member.state.is_ejected(now)
             && !member.endpoint.is_down(now)
-            && !member.endpoint.is_leaving()
+            && member.endpoint.is_open()
             && !tried.contains(&other)
     })
 }
@@ -302,7 +302,7 @@ impl<'a> View<'a> {
     fn is_fit(&self, index: usize) -> bool {
         let member = &self.pool.members[index];
         let Some(known) = &self.known else { return true };
-        !member.endpoint.is_leaving()
+        member.endpoint.is_open()
             && (self.step.panic || member.state.is_healthy())
             && (self.step.ejected || !member.state.is_ejected(known.now))
             && (self.step.down || !member.endpoint.is_down(known.now))

@@ -70,7 +70,7 @@ impl Outlook {
         let usable = |member: &&Member| {
             (self.panic || fit(member))
                 && !member.endpoint.is_down(now)
-                && !member.endpoint.is_leaving()
+                && member.endpoint.is_open()
                 && (!pool.limited
                     || member.endpoint.in_flight() < pool.in_flight_limit(member)
                         && member.gate.as_ref().is_none_or(Gate::has_room))

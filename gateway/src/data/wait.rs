@@ -95,6 +95,9 @@ pub struct Wait<'a> {
     taken_over: bool,
 }
 
+/// How often a request that waits for an answer looks whether its frps is frozen.
+const LOOK: Duration = Duration::from_millis(250);
+
 impl<'a> Wait<'a> {
     /// Begins to wait.
     #[must_use]
@@ -142,8 +145,10 @@ impl<'a> Wait<'a> {
             let before = self.progress.moved;
             let limit = self.deadline.or_else(|| stall(request.listener).filter(|_| !self.progress.sent));
             let limit = earlier(limit, self.hedge_at);
+            // While a body flows, how long it may stand still is reckoned from here: no look in between.
+            let look = (self.deadline.is_some() || self.progress.sent).then(|| Instant::now() + LOOK);
             let event = until(
-                limit,
+                earlier(limit, look),
                 poll_fn(|cx| {
                     let visitor = (&mut from_visitor, &mut *buffer);
                     let endpoint = (&mut from_endpoint, &mut to_endpoint, &mut self.incoming);
@@ -192,6 +197,9 @@ impl<'a> Wait<'a> {
                 }
                 Ok(Event::Broken) => Failure::Reset,
                 Ok(Event::Ended) => Failure::ClosedEarly,
+                // Whatever is still to come would come from an frps that is frozen.
+                Err(Elapsed) if self.attempt.member.endpoint.is_frozen() => Failure::Reset,
+                Err(Elapsed) if limit.is_none_or(|limit| Instant::now() < limit) => continue,
                 Err(Elapsed) if self.hedge_at.is_some_and(|at| Instant::now() >= at) => {
                     self.hedge_at = None;
                     let payload = &buffer.filled()[head.len..head.len + body.at_hand];

@@ -124,6 +124,8 @@ pub struct Endpoint {
     gone: AtomicBool,
     /// Its tunnel is being moved: nothing new is sent here.
     leaving: AtomicBool,
+    /// Its frps is frozen.
+    frozen: AtomicBool,
     /// Per-worker counters.
     pub stats: Shards<EndpointShard>,
     in_flight: Padded<AtomicU32>,
@@ -159,6 +161,7 @@ impl Endpoint {
             label,
             gone: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
+            frozen: AtomicBool::new(false),
             id,
             number,
             stats: Shards::new(workers),
@@ -201,6 +204,23 @@ impl Endpoint {
     #[must_use]
     pub fn is_leaving(&self) -> bool {
         self.leaving.load(Relaxed)
+    }
+
+    /// Its frps is frozen, or no longer.
+    pub fn set_frozen(&self, frozen: bool) {
+        self.frozen.store(frozen, Relaxed);
+    }
+
+    /// Whether its frps is frozen: nothing that was sent here is answered.
+    #[must_use]
+    pub fn is_frozen(&self) -> bool {
+        self.frozen.load(Relaxed)
+    }
+
+    /// Whether anything new may be sent here: its tunnel isn't being moved, its frps not frozen.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        !self.is_leaving() && !self.is_frozen()
     }
 
     /// Requests sent here and not yet ended, over all workers and snapshots.

@@ -67,7 +67,7 @@ fn has_other(pool: &Pool, frps: &str) -> bool {
             && member.weight > 0
             && member.state.is_healthy()
             && !member.endpoint.is_gone()
-            && !member.endpoint.is_leaving()
+            && member.endpoint.is_open()
     })
 }
 
