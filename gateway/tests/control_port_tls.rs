@@ -1,6 +1,8 @@
 //! Control connections whose TLS ends at the gateway: default frpc, strict frpc, wss; certificates change without a restart.
 //! Real frps and frpc; needs `frp-lab/build`.
 
+#![allow(clippy::panic, reason = "a failed test shows why")]
+
 #[path = "common/control.rs"]
 mod control;
 #[path = "common/takeover.rs"]
