@@ -161,7 +161,7 @@ pub(crate) static BALANCE: Section = Section {
             Kind::Either(&[Kind::Factor(100, 10_000), OFF]),
             "1.25",
             "Hashing (`maglev`, `ring_hash`, or an affinity by header, query or source_ip): most requests in flight at \
-             one member, as a multiple of its fair share; `off` = unbounded.",
+             one member, as a multiple of its fair share; `off` = unbounded. Where connections are relayed (tcp, tls_passthrough) it is off unless given.",
         ),
     ],
     planned: &[],

@@ -47,9 +47,15 @@ pub(crate) static TAKEOVER: Section = Section {
     about: "Which proxies become private tcp ports, whose http work the gateway does. Needs `plugin`.",
     keys: &[
         defaults("http", Kind::Bool, "true", "Whether http proxies of which no rule speaks are taken over."),
+        defaults(
+            "https",
+            Kind::Bool,
+            "false",
+            "Whether https proxies of which no rule speaks are: TLS still ends in the application, which can then be told its visitors by PROXY protocol.",
+        ),
         optional("rules", Kind::List(&Kind::Section(&TAKEOVER_RULE)), "The first rule that fits decides."),
     ],
-    planned: &[("https", LATER), ("tcp", LATER)],
+    planned: &[("tcp", LATER)],
 };
 
 pub(crate) static TAKEOVER_RULE: Section = Section {
@@ -68,8 +74,9 @@ pub(crate) static TAKEOVER_RULE: Section = Section {
             "Every domain of the proxy is one of these; `*.example.com` stands for all names below.",
         ),
         required("http", Kind::Bool, "Whether such http proxies are taken over."),
+        defaults("https", Kind::Bool, "false", "Whether such https proxies are."),
     ],
-    planned: &[("https", LATER), ("tcp", LATER)],
+    planned: &[("tcp", LATER)],
 };
 
 pub(crate) static CLAIMS: Section = Section {
@@ -130,7 +137,8 @@ pub(crate) static CLAIM_RULE: Section = Section {
 };
 
 /// What an frpc may say about its tunnel.
-pub(crate) const METADATA: Kind = Kind::Word(&["weight", "zone", "priority", "protocol", "labels"], &[]);
+pub(crate) const METADATA: Kind =
+    Kind::Word(&["weight", "zone", "priority", "protocol", "proxy_protocol", "labels"], &[]);
 
 pub(crate) static TUNNELS: Section = Section {
     title: "tunnels",

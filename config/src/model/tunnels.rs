@@ -35,6 +35,8 @@ pub struct FrpsPlugin {
 pub struct Takeover {
     /// For http proxies of which no rule speaks. Default true.
     pub http: bool,
+    /// For https proxies of which no rule speaks. Default false.
+    pub https: bool,
     /// The first rule that fits decides.
     pub rules: Vec<TakeoverRule>,
 }
@@ -50,6 +52,8 @@ pub struct TakeoverRule {
     pub domains: Vec<DomainPattern>,
     /// Whether http proxies are taken over.
     pub http: bool,
+    /// Whether https proxies are taken over. Default false.
+    pub https: bool,
 }
 
 /// Who may claim what.
@@ -95,6 +99,8 @@ pub enum MetadataKey {
     Priority,
     /// `gw_protocol`: `h1` for now.
     Protocol,
+    /// `gw_proxy_protocol`: `v1` or `v2`.
+    ProxyProtocol,
     /// `gw_label_NAME`.
     Labels,
 }

@@ -12,6 +12,7 @@ pub(super) fn takeover(ctx: &mut Ctx<'_>, at: &At<'_>, known: &Known) -> Takeove
     let rules = fields.get("rules").map(|at| at.items(ctx)).unwrap_or_default();
     Takeover {
         http: fields.boolean(ctx, "http"),
+        https: fields.boolean(ctx, "https"),
         rules: rules.iter().map(|at| takeover_rule(ctx, at, known)).collect(),
     }
 }
@@ -32,6 +33,7 @@ fn takeover_rule(ctx: &mut Ctx<'_>, at: &At<'_>, known: &Known) -> TakeoverRule 
         users: lists::patterns(ctx, &fields, "users"),
         domains: lists::domains(ctx, &fields, "domains"),
         http: fields.boolean(ctx, "http"),
+        https: fields.boolean(ctx, "https"),
     }
 }
 
@@ -81,6 +83,7 @@ fn metadata_key(ctx: &mut Ctx<'_>, at: &At<'_>) -> Option<MetadataKey> {
         "zone" => MetadataKey::Zone,
         "priority" => MetadataKey::Priority,
         "protocol" => MetadataKey::Protocol,
+        "proxy_protocol" => MetadataKey::ProxyProtocol,
         _ => MetadataKey::Labels,
     })
 }

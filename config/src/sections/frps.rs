@@ -8,17 +8,17 @@ use crate::{
     secret::Secret,
 };
 
-pub(super) fn read_all(ctx: &mut Ctx<'_>, at: &At<'_>) -> Vec<Frps> {
+pub(super) fn read_all(ctx: &mut Ctx<'_>, at: &At<'_>, by_remote_port: bool) -> Vec<Frps> {
     let items = at.items(ctx);
-    items.iter().map(|item| frps(ctx, item)).collect()
+    items.iter().map(|item| frps(ctx, item, by_remote_port)).collect()
 }
 
-fn frps(ctx: &mut Ctx<'_>, at: &At<'_>) -> Frps {
+fn frps(ctx: &mut Ctx<'_>, at: &At<'_>, by_remote_port: bool) -> Frps {
     let fields = Fields::open(ctx, at, &keys::FRPS);
     let has_port = ["control_port", "vhost_http_port", "vhost_https_port", "plugin"]
         .iter()
         .any(|key| fields.get(key).is_some());
-    if at.is_map() && !has_port {
+    if at.is_map() && !has_port && !by_remote_port {
         ctx.push(
             Fault::error(at, "frps-without-port", "this frps has no port").help(
                 "add \"vhost_http_port: 8080\" (what vhostHTTPPort says in its frps.toml), or a plugin",

@@ -22,6 +22,7 @@ mod retry;
 mod routes;
 mod tunnel_checks;
 mod tunnels;
+mod unopened;
 
 use crate::{
     keys,
@@ -49,7 +50,11 @@ pub(crate) fn document(ctx: &mut Ctx<'_>, tree: &Node) -> Config {
 
     let frps_names = declare_all(ctx, fields.get("frps").as_ref(), "frps", "unknown-frps");
     let before = ctx.error_count();
-    let frps = frps::read_all(ctx, &part("frps"));
+    // tcp and udp tunnels have ports that their pools name: an frps needs none of its own for them.
+    let by_remote_port = items(&fields, "listeners").iter().any(|listener| {
+        field(listener, "protocol").is_some_and(|at| matches!(at.raw(), Some("tcp" | "udp")))
+    });
+    let frps = frps::read_all(ctx, &part("frps"), by_remote_port);
     let fleet_is_sound = ctx.error_count() == before;
     let listener_names = declare_all(ctx, fields.get("listeners").as_ref(), "listener", "unknown-listener");
     let pool_names = declare_all(ctx, fields.get("pools").as_ref(), "pool", "unknown-pool");

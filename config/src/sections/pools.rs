@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use super::{Known, affinity, health, hold, leads::Leads, limits, members, outlier, retry, tunnels};
+use super::{
+    Known, affinity, field, health, hold, leads::Leads, limits, members, outlier, retry, tunnels, unopened,
+};
 use crate::{
     keys::{self, Kind},
-    model::{Affinity, Balance, Frps, Locality, Pool},
+    model::{Affinity, Balance, Carries, Frps, Locality, Pool},
     read::{At, Ctx, Fault, Fields, duration_or_off, factor, factor_or_off, name, word},
     yaml::Node,
 };
@@ -64,7 +66,10 @@ fn pool(
     };
     let affinity = fields.read(ctx, "affinity", affinity::affinity);
     let Rule { balance, latency_decay, hash_bound } = rule_of(ctx, &fields, affinity.as_ref());
-    Pool {
+    // Connections stay open: a bound would send a visitor's second one elsewhere as soon as the pool is quiet.
+    let bound = fields.get("balance").and_then(|at| field(&at, "bound"));
+    let hash_bound = hash_bound.filter(|_| carries == Carries::Http || bound.is_some());
+    let pool = Pool {
         name,
         carries,
         frps,
@@ -86,7 +91,9 @@ fn pool(
         keepalive: fields.duration(ctx, "keepalive"),
         fail_timeout: fields.duration(ctx, "fail_timeout"),
         absent_timeout: fields.duration(ctx, "absent_timeout"),
-    }
+    };
+    unopened::check(ctx, &fields, &pool);
+    pool
 }
 
 /// The rule that picks, with what only some rules use.

@@ -12,11 +12,8 @@ use axum::{
 use serde::{Deserialize, Serialize};
 
 use super::App;
-use crate::control::{
-    State as ControlState,
-    directory::{Tunnel, Way},
-    state::FrpsState,
-};
+use crate::control::{State as ControlState, directory::Tunnel, state::FrpsState};
+use crate::frps::HttpClaim;
 
 /// Most tunnels in one answer.
 const MOST: usize = 1000;
@@ -123,19 +120,13 @@ fn of_tunnel(tunnel: &Tunnel, known: &FrpsState, losers: &HashSet<(&str, &str)>)
         frps: tunnel.frps.to_string(),
         name: tunnel.proxy.name.clone(),
         user: tunnel.user().to_owned(),
-        kind: match tunnel.way {
-            Way::Direct { .. } => "http",
-            Way::Vhost | Way::None => tunnel.proxy.kind.word(),
-        },
+        kind: tunnel.way.claim().map_or(tunnel.proxy.kind, HttpClaim::kind).word(),
         state: tunnel.phase.word(),
         via: tunnel.way.word(),
         domains: tunnel.domains().to_vec(),
         locations: tunnel.locations().to_vec(),
         http_user: tunnel.http_user().to_owned(),
-        group: match &tunnel.way {
-            Way::Direct { claim, .. } => claim.group.clone(),
-            Way::Vhost | Way::None => tunnel.proxy.group.clone(),
-        },
+        group: tunnel.way.claim().map_or(&tunnel.proxy.group, |claim| &claim.group).clone(),
         port: tunnel.proxy.port,
         weight: settings.weight.unwrap_or(1),
         zone: settings.zone.clone(),

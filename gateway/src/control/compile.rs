@@ -14,19 +14,19 @@ use std::{
     sync::Arc,
 };
 
-use frp_gateway_config::model::{self, Config};
+use frp_gateway_config::model::{self, Carries, Config};
 use lb_algos::Tick;
 
 pub use self::{
     identities::Identities,
     settlement::Settlement,
-    tunnels::{Fleet, TunnelIdentities},
+    tunnels::{Fleet, TunnelIdentities, is_asked_for, shown},
 };
 use self::{
     identities::{Carry, PoolShape},
     members::{build_pool, keyed, policy, tables},
 };
-use super::directory::{Directory, Tunnel, selects, settle};
+use super::directory::{Directory, Phase, Tunnel, carried_at, filed_under, selects, settle};
 use crate::{
     http1::HeadLimits,
     snapshot::{
@@ -55,9 +55,9 @@ pub enum CompileError {
         /// The name.
         name: String,
     },
-    /// A vhost pool names an frps without a vhost port.
-    #[error("pools[{pool}].frps: {name:?} has no vhost_http_port")]
-    NoVhostPort {
+    /// A pool names an frps without the port that it needs.
+    #[error("pools[{pool}].frps: {name:?} has no port for what this pool carries")]
+    NoPort {
         /// Position of the pool.
         pool: usize,
         /// Name of the frps.
@@ -94,7 +94,7 @@ pub fn compile(
     let pools = pools(fleet, tunnels, &mut carry)?;
     let routes = routes(config, &pools, &mut carry)?;
     let frps = fleet_handles(config, &mut carry);
-    let listeners = listeners(config, &routes, &frps, &mut carry, now);
+    let listeners = listeners(config, &routes, (&pools, &frps), &mut carry, now);
     let relays = carry.relays();
     let snapshot = Snapshot { generation, listeners, routes, pools, frps, relays, ..Snapshot::default() };
     let (identities, settlement) = carry.finish(now);
@@ -113,7 +113,7 @@ fn pools(
     let compile = |(index, pool): (usize, &model::Pool)| {
         let members = match &pool.tunnels {
             Some(selector) => {
-                let chosen = chosen(fleet.directory, selector, &config.claims);
+                let chosen = chosen(fleet.directory, pool.carries, selector, &config.claims);
                 let chosen: Vec<&Tunnel> = chosen.iter().map(|tunnel| &**tunnel).collect();
                 tunnels.members(fleet, &chosen, |_, id| carry.member_state(pool, id, now))
             }
@@ -130,7 +130,7 @@ fn pools(
     config.pools.iter().enumerate().map(compile).collect()
 }
 
-/// Members that the file names: vhost ports.
+/// Members that the file names: vhost ports, or remote ports.
 fn configured(
     config: &Config,
     (index, pool): (usize, &model::Pool),
@@ -144,8 +144,8 @@ fn configured(
             key: format!("pools[{index}].frps"),
             name: member.frps.clone(),
         })?;
-        let id = EndpointId::of(frps)
-            .ok_or_else(|| CompileError::NoVhostPort { pool: index, name: member.frps.clone() })?;
+        let id = EndpointId::of(frps, pool.carries, member.port)
+            .ok_or_else(|| CompileError::NoPort { pool: index, name: member.frps.clone() })?;
         Ok(Member {
             state: carry.member_state(pool, &id, now),
             priority: member.priority + if frps.drain { DRAINING } else { 0 },
@@ -157,37 +157,58 @@ fn configured(
             not_found_marker: frps.not_found_marker.as_ref().map(|marker| marker.as_bytes().into()),
             frps: number,
             tunnel: None,
+            proxy_protocol: None,
             gate: tunnels.gate(frps),
         })
     };
     pool.frps.iter().map(member).collect()
 }
 
-/// The tunnels that a pool selects, each once; who lost a claim isn't among them.
+/// The tunnels that a pool selects, each once, of the type that it carries; who lost a claim isn't among them.
 pub fn chosen(
     directory: &Directory,
+    carries: Carries,
     selector: &model::TunnelSelector,
     claims: &model::Claims,
 ) -> Vec<Arc<Tunnel>> {
+    let selects = |tunnel: &Tunnel| tunnel.way.carries() == Some(carries) && selects(selector, tunnel);
+    if matches!(carries, Carries::Tcp | Carries::Udp) {
+        return ports(directory, carries, selects);
+    }
     let mut chosen: BTreeMap<(Arc<str>, String), Arc<Tunnel>> = BTreeMap::new();
     let mut look = |key: &str| {
         let claimants = directory.claimants(key);
-        if !claimants.iter().any(|tunnel| selects(selector, tunnel)) {
+        if !claimants.iter().any(|tunnel| selects(tunnel)) {
             return;
         }
         for tunnel in settle(claimants, claims).into_iter().flat_map(|group| group.tunnels) {
-            if selects(selector, tunnel) {
+            if selects(tunnel) {
                 let name = (Arc::clone(&tunnel.frps), tunnel.proxy.name.clone());
                 chosen.entry(name).or_insert_with(|| Arc::clone(tunnel));
             }
         }
     };
     if selector.domains.is_empty() {
-        directory.keys().for_each(|key| look(key));
+        directory.keys().filter(|key| carried_at(key) == carries).for_each(|key| look(key));
     } else {
-        selector.domains.iter().for_each(|domain| look(key_of(domain)));
+        selector.domains.iter().for_each(|domain| look(&filed_under(carries, key_of(domain))));
     }
     chosen.into_values().collect()
+}
+
+/// Tunnels of ports of their own: frps itself settles who has which. Suspect ones count where no live one is left.
+fn ports(directory: &Directory, carries: Carries, selects: impl Fn(&Tunnel) -> bool) -> Vec<Arc<Tunnel>> {
+    let keys = directory.keys().filter(|key| carried_at(key) == carries);
+    let mut chosen: Vec<_> = keys
+        .flat_map(|key| directory.claimants(key))
+        .filter(|tunnel| selects(tunnel))
+        .map(Arc::clone)
+        .collect();
+    if chosen.iter().any(|tunnel| tunnel.phase == Phase::Live) {
+        chosen.retain(|tunnel| tunnel.phase == Phase::Live);
+    }
+    chosen.sort_by(|one, other| (&one.frps, &one.proxy.name).cmp(&(&other.frps, &other.proxy.name)));
+    chosen
 }
 
 fn routes(
@@ -251,7 +272,7 @@ fn frp_part(
 fn listeners(
     config: &Config,
     routes: &[Arc<Route>],
-    fleet: &[Arc<FrpsHandle>],
+    (pools, fleet): (&[Arc<Pool>], &[Arc<FrpsHandle>]),
     carry: &mut Carry<'_>,
     now: Tick,
 ) -> Vec<Option<Arc<Listener>>> {
@@ -261,7 +282,9 @@ fn listeners(
         let served: Vec<usize> = (0..config.routes.len())
             .filter(|index| {
                 let names = &config.routes[*index].listeners;
-                names.is_empty() || names.contains(&listener.name)
+                // A route for every listener is one of http, unless it leads to a pool of something else.
+                let fits = |split: &Split| Some(split.pool.carries) == listener.protocol.carries();
+                (names.is_empty() || names.contains(&listener.name)) && routes[*index].splits.iter().all(fits)
             })
             .collect();
         let names = &config.tunnels.listeners;
@@ -277,8 +300,13 @@ fn listeners(
         let gate = carry.gate("listener", &listener.name, listener.limits.in_flight);
         carry.set_listener(Arc::new(Listener {
             name: listener.name.as_str().into(),
-            slot,
             protocol: listener.protocol,
+            pool: listener
+                .pool
+                .as_ref()
+                .and_then(|name| pools.iter().find(|pool| *pool.name == **name))
+                .cloned(),
+            slot,
             frp: frp_part(listener, fleet, carry),
             router: Arc::clone(router),
             trusted_proxies: listener.trusted_proxies.clone(),

@@ -5,12 +5,13 @@
 //! which is said to be closing becomes suspect: it is used only where nobody else serves, until somebody has looked.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::SystemTime,
 };
 
-use frp_gateway_config::model::{self, Claims, Config};
+use frp_gateway_config::model::{self, Carries, Claims, Config};
 use rpds::{HashTrieMapSync, RedBlackTreeMapSync};
 
 use crate::{
@@ -29,7 +30,7 @@ pub type Table = RedBlackTreeMapSync<Arc<str>, Arc<Tunnel>>;
 /// Keys of hosts whose claimants changed.
 pub type Touched = BTreeSet<Arc<str>>;
 
-/// Who claims which host, by [`key_of`] the domain. Cheap to clone.
+/// Who claims which host, by [`key_of`] the domain, as [`filed_under`] says. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Directory {
     hosts: HashTrieMapSync<Arc<str>, Arc<Vec<Arc<Tunnel>>>>,
@@ -46,7 +47,7 @@ pub struct Tunnel {
     pub phase: Phase,
     /// Since when it has been live, as far as we know.
     pub since: SystemTime,
-    /// How http requests reach it.
+    /// How visitors reach it.
     pub way: Way,
     /// What its frpc says about it, within what policy lets count.
     pub settings: TunnelSettings,
@@ -74,10 +75,10 @@ impl Phase {
     }
 }
 
-/// How http requests reach a tunnel.
+/// How visitors reach a tunnel.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Way {
-    /// By its own port: it was taken over.
+    /// By its own port: it was taken over, from http or https.
     Direct {
         /// What it claimed before.
         claim: Box<HttpClaim>,
@@ -86,6 +87,15 @@ pub enum Way {
     },
     /// By its frps's vhost port.
     Vhost,
+    /// TLS, unopened, by its frps's vhost port for it.
+    VhostTls,
+    /// By its own port, as its frpc asked for it: tcp and udp tunnels.
+    Port {
+        /// tcp or udp.
+        carries: Carries,
+        /// Whose port it is.
+        registration: Arc<Registration>,
+    },
     /// Not: another type, or refused.
     None,
 }
@@ -97,7 +107,39 @@ impl Way {
         match self {
             Self::Direct { .. } => "takeover",
             Self::Vhost => "vhost",
+            Self::VhostTls => "vhost_https",
+            Self::Port { .. } => "port",
             Self::None => "none",
+        }
+    }
+
+    /// What reaches it this way.
+    #[must_use]
+    pub const fn carries(&self) -> Option<Carries> {
+        match self {
+            Self::Direct { claim, .. } if claim.tls => Some(Carries::Tls),
+            Self::Direct { .. } | Self::Vhost => Some(Carries::Http),
+            Self::VhostTls => Some(Carries::Tls),
+            Self::Port { carries, .. } => Some(*carries),
+            Self::None => None,
+        }
+    }
+
+    /// Whose port is connected to; `None` = that of the vhost.
+    #[must_use]
+    pub const fn registration(&self) -> Option<&Arc<Registration>> {
+        match self {
+            Self::Direct { registration, .. } | Self::Port { registration, .. } => Some(registration),
+            Self::Vhost | Self::VhostTls | Self::None => None,
+        }
+    }
+
+    /// What it claimed before it was taken over.
+    #[must_use]
+    pub const fn claim(&self) -> Option<&HttpClaim> {
+        match self {
+            Self::Direct { claim, .. } => Some(claim),
+            Self::Vhost | Self::VhostTls | Self::Port { .. } | Self::None => None,
         }
     }
 }
@@ -106,55 +148,38 @@ impl Tunnel {
     /// User of FRP.
     #[must_use]
     pub fn user(&self) -> &str {
-        match &self.way {
-            Way::Direct { claim, .. } => &claim.user,
-            Way::Vhost | Way::None => &self.proxy.user,
-        }
+        self.way.claim().map_or(&self.proxy.user, |claim| &claim.user)
     }
 
     /// Domains it serves, or would.
     #[must_use]
     pub fn domains(&self) -> &[String] {
-        match &self.way {
-            Way::Direct { claim, .. } => &claim.domains,
-            Way::Vhost | Way::None => &self.proxy.domains,
-        }
+        self.way.claim().map_or(&self.proxy.domains, |claim| &claim.domains)
     }
 
     /// Path prefixes.
     #[must_use]
     pub fn locations(&self) -> &[String] {
-        match &self.way {
-            Way::Direct { claim, .. } => &claim.locations,
-            Way::Vhost | Way::None => &self.proxy.locations,
-        }
+        self.way.claim().map_or(&self.proxy.locations, |claim| &claim.locations)
     }
 
     /// Only for visitors of this basic-auth name; empty = for all. frps doesn't list it of its own.
     #[must_use]
     pub fn http_user(&self) -> &str {
-        match &self.way {
-            Way::Direct { claim, .. } => &claim.route_by_http_user,
-            Way::Vhost | Way::None => "",
-        }
+        self.way.claim().map_or("", |claim| &claim.route_by_http_user)
     }
 
     /// FRP group and key, when it has a group.
     fn group(&self) -> Option<(&str, &str)> {
-        match &self.way {
-            Way::Direct { claim, .. } if !claim.group.is_empty() => Some((&claim.group, &claim.group_key)),
-            // The key isn't listed; inside one frps it was checked.
-            Way::Direct { .. } | Way::Vhost | Way::None => None,
-        }
+        // The key of one that wasn't taken over isn't listed; inside one frps it was checked.
+        let claim = self.way.claim().filter(|claim| !claim.group.is_empty())?;
+        Some((&claim.group, &claim.group_key))
     }
 
     /// What visitors have to know.
     #[must_use]
     pub fn auth(&self) -> Option<&BasicAuth> {
-        match &self.way {
-            Way::Direct { claim, .. } => claim.auth.as_ref(),
-            Way::Vhost | Way::None => None,
-        }
+        self.way.claim()?.auth.as_ref()
     }
 
     /// Who came first: by what frps tells, else by when we saw it, else by name.
@@ -164,10 +189,17 @@ impl Tunnel {
         (started, &self.frps, &self.proxy.name)
     }
 
-    /// Keys of the hosts it is filed under.
-    fn keys(&self) -> impl Iterator<Item = &str> {
-        let routable = !matches!(self.way, Way::None);
-        self.domains().iter().filter(move |_| routable).map(|domain| key_of(domain))
+    /// The keys it is filed under.
+    fn keys(&self) -> impl Iterator<Item = Cow<'_, str>> {
+        let carries = self.way.carries();
+        let by_name = carries.filter(|carries| matches!(carries, Carries::Tcp | Carries::Udp));
+        let by_domain = carries.filter(|_| by_name.is_none());
+        let domains = by_domain.into_iter().flat_map(|carries| {
+            // No host has a space in it, and one that an frpc makes up must not look like another kind of key.
+            let sound = self.domains().iter().filter(|domain| !domain.contains(' '));
+            sound.map(move |domain| filed_under(carries, key_of(domain)))
+        });
+        by_name.map(|carries| filed_under(carries, &self.proxy.name)).into_iter().chain(domains)
     }
 }
 
@@ -192,22 +224,16 @@ impl Judge<'_> {
             .filter(|before| before.proxy.started == proxy.started && before.proxy.sealed == proxy.sealed)
             .map_or(self.now, |before| before.since);
         let (mut way, mut fault) = self.way(&proxy, before);
-        let user = match &way {
-            Way::Direct { claim, .. } => claim.user.clone(),
-            Way::Vhost | Way::None => proxy.user.clone(),
-        };
+        let user = way.claim().map_or(&proxy.user, |claim| &claim.user).clone();
         let settings = claims::settings(&self.config.claims, &self.frps.name, &user, &proxy.metadatas);
         if !matches!(way, Way::None) {
-            let domains = match &way {
-                Way::Direct { claim, .. } => &claim.domains,
-                Way::Vhost | Way::None => &proxy.domains,
-            };
+            let claimed = way.claim();
             let about = ClaimAbout {
                 name: &proxy.name,
                 user: &user,
-                kind: ProxyKind::Http,
-                domains,
-                port: None,
+                kind: claimed.map_or(proxy.kind, HttpClaim::kind),
+                domains: claimed.map_or(&proxy.domains, |claim| &claim.domains),
+                port: proxy.port.filter(|_| claimed.is_none()),
                 metadatas: &proxy.metadatas,
             };
             if let Err(reason) = claims::check_claim(&self.config.claims, &self.frps.name, &about) {
@@ -226,16 +252,33 @@ impl Judge<'_> {
             }
             ProxyKind::Tcp => match (&proxy.sealed, proxy.port) {
                 (Some(sealed), Some(port)) => self.direct(proxy, sealed, port, before),
-                (Some(_), None) => (Way::None, Some("frps tells no port".into())),
-                (None, _) => (Way::None, None),
+                (None, Some(port)) => (self.port(proxy, Carries::Tcp, port, before), None),
+                (_, None) => (Way::None, Some("frps tells no port".into())),
             },
-            ProxyKind::Https
-            | ProxyKind::Udp
-            | ProxyKind::Tcpmux
-            | ProxyKind::Stcp
-            | ProxyKind::Sudp
-            | ProxyKind::Xtcp => (Way::None, None),
+            ProxyKind::Udp => match proxy.port {
+                Some(port) => (self.port(proxy, Carries::Udp, port, before), None),
+                None => (Way::None, Some("frps tells no port".into())),
+            },
+            ProxyKind::Https if self.frps.vhost_https_port.is_some() => (Way::VhostTls, None),
+            ProxyKind::Https | ProxyKind::Tcpmux | ProxyKind::Stcp | ProxyKind::Sudp | ProxyKind::Xtcp => {
+                (Way::None, None)
+            }
         }
+    }
+
+    fn port(&self, proxy: &Proxy, carries: Carries, port: u16, before: Option<&Tunnel>) -> Way {
+        if let Some(Tunnel { way: way @ Way::Port { carries: known, registration }, .. }) = before
+            && (*known, registration.port, &registration.started) == (carries, port, &proxy.started)
+        {
+            return way.clone();
+        }
+        let registration = Registration {
+            name: proxy.name.clone(),
+            port,
+            sealed: String::new(),
+            started: proxy.started.clone(),
+        };
+        Way::Port { carries, registration: Arc::new(registration) }
     }
 
     fn direct(
@@ -300,13 +343,13 @@ impl Directory {
         let new = new.map(Arc::new);
         if let Some(old) = &old {
             for key in old.keys() {
-                self.edit(key, touched, |all| all.retain(|tunnel| !Arc::ptr_eq(tunnel, old)));
+                self.edit(&key, touched, |all| all.retain(|tunnel| !Arc::ptr_eq(tunnel, old)));
             }
         }
         match new {
             Some(new) => {
                 for key in new.keys() {
-                    self.edit(key, touched, |all| all.push(Arc::clone(&new)));
+                    self.edit(&key, touched, |all| all.push(Arc::clone(&new)));
                 }
                 table.insert_mut(name.into(), new);
             }
@@ -387,7 +430,25 @@ pub fn settle<'a>(claimants: &'a [Arc<Tunnel>], claims: &Claims) -> Vec<Group<'a
     settled
 }
 
-/// Whether a pool that selects tunnels selects this one.
+/// Where tunnels of a kind are filed: http ones under the host's own key, the rest behind a word and a space, which no host
+/// has. tcp and udp ones by their name.
+#[must_use]
+pub fn filed_under(carries: Carries, key: &str) -> Cow<'_, str> {
+    match carries {
+        Carries::Http => Cow::Borrowed(key),
+        Carries::Tls | Carries::Tcp | Carries::Udp => Cow::Owned(format!("{} {key}", carries.word())),
+    }
+}
+
+/// Tunnels of which kind are filed under `key`.
+#[must_use]
+pub fn carried_at(key: &str) -> Carries {
+    let begins =
+        |carries: &Carries| key.strip_prefix(carries.word()).is_some_and(|rest| rest.starts_with(' '));
+    [Carries::Tls, Carries::Tcp, Carries::Udp].into_iter().find(begins).unwrap_or(Carries::Http)
+}
+
+/// Whether a pool that selects tunnels selects this one, if it is of the type that the pool carries.
 #[must_use]
 pub fn selects(selector: &model::TunnelSelector, tunnel: &Tunnel) -> bool {
     let any = |patterns: &[model::Pattern], text: &str| {

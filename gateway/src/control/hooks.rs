@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
+use frp_gateway_config::model::Carries;
 use tokio::sync::{mpsc, watch};
 
 use super::{
     Event, Handle,
-    directory::{Phase, Way},
+    directory::{Phase, filed_under},
     state::State,
     task::Board,
 };
@@ -71,17 +72,17 @@ pub async fn pass_on(
 /// Who has what is claimed, if somebody else does.
 fn conflict(state: &State, question: &Question<'_>) -> Option<String> {
     for domain in question.domains {
-        let key = crate::snapshot::tunnels::key_of(domain);
-        for tunnel in state.directory.claimants(key) {
+        let carries = if question.tls { Carries::Tls } else { Carries::Http };
+        let key = filed_under(carries, crate::snapshot::tunnels::key_of(domain));
+        for tunnel in state.directory.claimants(&key) {
             let itself = *tunnel.frps == *question.frps && tunnel.proxy.name == question.name;
             let same_place = tunnel.http_user() == question.http_user
                 && tunnel.locations().iter().any(|location| question.locations.contains(location));
-            let shares = match &tunnel.way {
-                Way::Direct { claim, .. } => question.group.is_some_and(|group| {
+            let shares = tunnel.way.claim().is_some_and(|claim| {
+                question.group.is_some_and(|group| {
                     group == (&*claim.group, &*claim.group_key) && !claim.group_key.is_empty()
-                }),
-                Way::Vhost | Way::None => false,
-            };
+                })
+            });
             if !itself
                 && same_place
                 && !shares

@@ -149,7 +149,7 @@ fn wanted_probes(config: &Config) -> BTreeMap<ProbeKey, Health> {
         let Some(health) = &pool.health else { continue };
         for member in &pool.frps {
             if let Some(frps) = config.frps.iter().find(|frps| frps.name == member.frps)
-                && let Some(endpoint) = EndpointId::of(frps)
+                && let Some(endpoint) = EndpointId::of(frps, pool.carries, member.port)
             {
                 wanted.insert(ProbeKey { pool: pool.name.clone(), endpoint }, health.clone());
             }

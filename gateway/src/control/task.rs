@@ -28,8 +28,8 @@ use tokio::{
 use super::{
     announce::{announce, warn},
     clients::joined,
-    compile::{Compiled, Fleet, Identities, TunnelIdentities, chosen, compile},
-    directory::Touched,
+    compile::{Compiled, Fleet, Identities, TunnelIdentities, chosen, compile, is_asked_for, shown},
+    directory::{Touched, carried_at},
     effect::{Effect, Notice, ProbeKey, TunnelEvent},
     event::{Event, Memory},
     gate::Gate,
@@ -59,7 +59,7 @@ use crate::{
         active::{self, Probed},
         outlier,
     },
-    snapshot::{Published, Route, Snapshot, Tunnels, tunnels::domain_of},
+    snapshot::{Published, Route, Snapshot, Tunnels},
     telemetry::{audit::AuditHandle, supervisor::Supervisor},
 };
 
@@ -450,7 +450,7 @@ impl Control {
                 Effect::Close { listener } => {
                     if let Some(slot) = self.identities.listener_slot(&listener) {
                         self.process.sockets.release(&sockets::listener(&listener));
-                        self.parts.workers.close(slot);
+                        self.parts.workers.close(slot, self.drain_timeout());
                         tracing::info!(%listener, "closed");
                     }
                 }
@@ -694,6 +694,11 @@ impl Control {
         self.process.gate.open();
     }
 
+    /// How long connections of a listener that is gone may go on.
+    fn drain_timeout(&self) -> Duration {
+        self.state.config.as_ref().map_or(Duration::ZERO, |config| config.runtime.drain_timeout)
+    }
+
     /// Accepts on new sockets. A listener that moved leaves its old ones.
     fn open(&self, sockets: Vec<(String, Vec<TcpListener>)>) {
         for (name, sockets) in sockets {
@@ -705,7 +710,7 @@ impl Control {
                 self.hold(Label { name, kind: Kind::Stream, bind, address }, &sockets);
             }
             // For a listener that is new this closes nothing.
-            self.parts.workers.close(slot);
+            self.parts.workers.close(slot, self.drain_timeout());
             self.parts.workers.open(slot, sockets);
             if let Some(address) = self.state.addresses.get(&name) {
                 tracing::info!(listener = %name, %address, "listening");
@@ -733,7 +738,7 @@ impl Control {
         let mut tunnels = Tunnels::clone(&present.tunnels);
         tunnels.forget_away(fleet.now);
         let mut lost = Vec::new();
-        for key in std::mem::take(&mut self.touched) {
+        for key in std::mem::take(&mut self.touched).into_iter().filter(|key| is_asked_for(key)) {
             let host = self.tunnels.host(fleet, &key);
             let known = present.tunnels.get(&key).map_or(&[][..], |known| &known.losers);
             lost.extend(
@@ -779,7 +784,7 @@ impl Control {
                 frps: frps.to_string(),
                 name: name.to_string(),
                 user: loser.user().to_owned(),
-                domains: vec![domain_of(key)],
+                domains: vec![shown(key)],
                 way: loser.way.word(),
                 reason,
             };
@@ -797,7 +802,10 @@ impl Control {
         let present = self.parts.published.load();
         config.pools.iter().zip(&present.pools).any(|(pool, compiled)| {
             let Some(selector) = &pool.tunnels else { return false };
-            let chosen = chosen(&self.state.directory, selector, &config.claims);
+            if !self.touched.iter().any(|key| carried_at(key) == pool.carries) {
+                return false;
+            }
+            let chosen = chosen(&self.state.directory, pool.carries, selector, &config.claims);
             !self.tunnels.is_made_of(compiled, &chosen, config)
         })
     }

@@ -180,7 +180,7 @@ pub(crate) fn config() -> Config {
         pools: vec![pool("shop", &[("a", 1), ("b", 1)])],
         routes: vec![route("shop", "shop.test", "shop")],
         plugin: None,
-        takeover: Takeover { http: true, rules: Vec::new() },
+        takeover: Takeover { http: true, https: false, rules: Vec::new() },
         claims: Claims { allow: true, share: false, rules: Vec::new() },
         tunnels: Tunnels {
             serve: false,

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use frp_gateway_config::model::AccessLog;
@@ -100,6 +100,98 @@ struct Line<'a> {
     request_id: Option<String>,
 }
 
+/// What there is to say of a connection that was relayed.
+#[derive(Debug)]
+pub struct Relayed<'a> {
+    /// Where it came in.
+    pub listener: &'a Listener,
+    /// When it came.
+    pub begun: Instant,
+    /// The server that its TLS asks for.
+    pub name: Option<&'a str>,
+    /// Route it took.
+    pub route: Option<&'a str>,
+    /// Pool it went to.
+    pub pool: Option<&'a str>,
+    /// Endpoint that had it, or was tried last.
+    pub endpoint: Option<&'a str>,
+    /// Why that one.
+    pub why: super::reason::Why,
+    /// Attempts made.
+    pub attempts: u32,
+    /// Bytes from the visitor, and to the visitor.
+    pub bytes: (u64, u64),
+    /// Until an endpoint's connection was there.
+    pub connected: Option<Duration>,
+    /// How it ended.
+    pub end: &'static str,
+    /// Why nobody served it.
+    pub class: Option<&'static str>,
+    /// More about that.
+    pub detail: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+struct RelayedLine<'a> {
+    time: String,
+    listener: &'a str,
+    peer: std::net::IpAddr,
+    protocol: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    server_name: Option<&'a str>,
+    bytes_in: u64,
+    bytes: u64,
+    duration_ms: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connect_ms: Option<f64>,
+    route: Option<&'a str>,
+    pool: Option<&'a str>,
+    endpoint: Option<&'a str>,
+    attempts: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pick: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    among: Option<&'static str>,
+    end: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    class: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'static str>,
+}
+
+/// Writes the line of one relayed connection, if there is a log.
+pub fn relayed(connection: &Connection, what: &Relayed<'_>) {
+    let log = &connection.worker.access_log;
+    if !log.is_on() {
+        return;
+    }
+    let milliseconds = |time: Duration| (time.as_secs_f64() * 1e6).round() / 1e3;
+    let line = RelayedLine {
+        time: rfc3339(SystemTime::now()),
+        listener: &what.listener.name,
+        peer: connection.peer,
+        protocol: what.listener.protocol.word(),
+        server_name: what.name,
+        bytes_in: what.bytes.0,
+        bytes: what.bytes.1,
+        duration_ms: milliseconds(what.begun.elapsed()),
+        connect_ms: what.connected.map(milliseconds),
+        route: what.route,
+        pool: what.pool,
+        endpoint: what.endpoint,
+        attempts: what.attempts,
+        pick: (what.attempts > 0).then(|| what.why.reason.label()),
+        among: (what.attempts > 0).then(|| what.why.among.label()),
+        end: what.end,
+        class: what.class,
+        detail: what.detail,
+    };
+    if let Ok(mut bytes) = serde_json::to_vec(&line) {
+        bytes.push(b'\n');
+        log.line(bytes);
+    }
+}
+
 /// Writes the line of one request, if there is a log.
 #[expect(clippy::too_many_arguments, reason = "one line takes from everything an exchange has")]
 pub fn write(
@@ -172,8 +264,6 @@ pub(crate) fn rfc3339(at: SystemTime) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]

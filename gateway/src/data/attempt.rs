@@ -12,21 +12,22 @@ use super::{
     absent::{self, Suspicion},
     attempts,
     buffer::Buffer,
+    connect,
+    connect::NoLink,
     connection::Next,
     exchange::{Body, Report, Request, Scratch, Stop},
     headers::{self, Onward},
     io::{until, write_both},
     outcome, respond, session, upgrade,
-    upstream::{self, Link},
+    upstream::Link,
     wait::{Broken, Evidence, Progress, Wait, stall},
     watch::Watch,
 };
 use crate::{
     clock,
     error::Refusal,
-    frps::ask::Ask,
     http1::{HeadLimits, RequestHead, Version},
-    snapshot::{Endpoint, InFlight, Member},
+    snapshot::{InFlight, Member},
     telemetry::stats::Failure,
 };
 
@@ -139,78 +140,10 @@ pub async fn run<'a>(
     }
 }
 
-/// Why there is no connection.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum NoLink {
-    /// The endpoint has as many as it may.
-    Crowded,
-    /// It could not be opened.
-    Failed(Failure),
-    /// We lack descriptors, memory or ports: that says nothing about the endpoint.
-    Starved,
-}
-
 /// Opens a connection; keeps the endpoint's record.
 pub(super) async fn connect(attempt: &Attempt<'_>) -> Result<Link, NoLink> {
-    let endpoint = &attempt.member.endpoint;
-    let stats = endpoint.stats.of(attempt.request.connection.worker.id);
-    let limits = attempt.request.split.pool.limits;
-    let open = endpoint.open_connection(limits.connections).ok_or(NoLink::Crowded)?;
-    let pool = &attempt.request.split.pool;
-    let addresses = endpoint.addresses();
-    match upstream::connect(&addresses, pool.connect_timeout, attempt.deadline).await {
-        Ok(_) if !is_ours_still(endpoint).await => {
-            tracing::debug!(endpoint = endpoint.label(), "the tunnel's port changed hands");
-            Err(NoLink::Failed(Failure::TunnelChanged))
-        }
-        Ok(stream) => {
-            stats.connects.inc();
-            if endpoint.connect_succeeded() {
-                tracing::info!(endpoint = endpoint.label(), pool = &*pool.name, "endpoint up");
-            }
-            Ok(Link { stream, open })
-        }
-        Err((_, error)) if upstream::is_ours(&error) => {
-            if let Some(suppressed) = attempt.request.connection.worker.may_complain("out of resources") {
-                tracing::error!(
-                    endpoint = endpoint.label(),
-                    %error,
-                    suppressed,
-                    "cannot open a connection; raise LimitNOFILE or the range of local ports"
-                );
-            }
-            Err(NoLink::Starved)
-        }
-        Err((failure, error)) => {
-            if let Some(guard) = &endpoint.guard {
-                guard.watch.doubt(clock::now());
-                let names = vec![guard.registration.name.clone()];
-                guard.watch.ask(Ask::Look { names, claimed: false });
-            }
-            if endpoint.connect_failed(clock::now(), pool.fail_timeout)
-                && let Some(suppressed) = attempt.request.connection.worker.may_complain("endpoint down")
-            {
-                tracing::warn!(
-                    endpoint = endpoint.label(),
-                    pool = &*pool.name,
-                    reason = failure.label(),
-                    %error,
-                    suppressed,
-                    "endpoint down"
-                );
-            }
-            Err(NoLink::Failed(failure))
-        }
-    }
-}
-
-/// Whether what was just connected to is the tunnel that is meant: its port may belong to another by now.
-async fn is_ours_still(endpoint: &Endpoint) -> bool {
-    match &endpoint.guard {
-        None => true,
-        // The second look is at what became known while the first one was put.
-        Some(guard) => guard.watch.is_still(&guard.registration).await && !endpoint.is_gone(),
-    }
+    let (worker, pool) = (&*attempt.request.connection.worker, &*attempt.request.split.pool);
+    connect::open(worker, pool, &attempt.member.endpoint, attempt.deadline).await
 }
 
 #[expect(clippy::too_many_arguments, reason = "everything that one exchange works on")]

@@ -2,12 +2,10 @@
 
 use std::{
     cell::Cell,
-    future::poll_fn,
     net::IpAddr,
-    pin::pin,
     sync::Arc,
-    task::Poll,
-    time::{Duration, Instant},
+    task::{Context, Poll},
+    time::Instant,
 };
 
 use frp_gateway_config::model::{Affinity, Balance};
@@ -24,7 +22,7 @@ use super::{
     exchange::{Body, Report, Request, Scratch, Stop},
     headers,
     hold::{self, Away},
-    io::until,
+    line::{self, Chosen},
     pick::{self, Keep, Knowledge, Picked},
     reason::{Among, Because, Why},
     session,
@@ -35,12 +33,7 @@ use crate::{
     error::Refusal,
     http1::{RequestBody, RequestHead},
     snapshot::{Endpoint, InFlight, Listener, Pool},
-    telemetry::stats::PickStats,
 };
-
-/// A waiting request looks again after this long even if nobody told it to: slots also become free through requests of
-/// other pools.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Attempts, one after the other, each at another member, until one answers the visitor or none is left.
 ///
@@ -190,14 +183,6 @@ fn leave_out_who_refuses(pool: &Pool, scratch: &mut Scratch, wire: &[u8]) -> Res
     if admitted { Ok(()) } else { Err(Stop::Refused(Refusal::Unauthorized, "")) }
 }
 
-/// What a look at the pool came to.
-enum Chosen<'a> {
-    Member(usize, Why, InFlight<'a>),
-    Full,
-    Nobody,
-    SessionAway,
-}
-
 /// Picks a member and takes a slot at it. Who comes while others wait gets in line.
 fn choose<'a>(request: &Request<'a>, scratch: &mut Scratch, key: Option<u64>, now: Tick) -> Chosen<'a> {
     let pool = &*request.split.pool;
@@ -215,23 +200,8 @@ fn look<'a>(
     now: Tick,
 ) -> Chosen<'a> {
     let pool: &'a Pool = &request.split.pool;
-    // Another worker may take the last slot between our look and our step: look again, but not for ever.
-    for _look in 0..4 {
-        let (index, why) = match pick_member(request, scratch, key, in_flight, now) {
-            Ok(picked) => picked,
-            Err(chosen) => return chosen,
-        };
-        let member = &pool.members[index];
-        if !pool.limited {
-            return Chosen::Member(index, why, member.endpoint.begin());
-        }
-        let limit = in_flight.unwrap_or(u32::MAX).min(member.state.limit());
-        if let Some(slot) = member.endpoint.try_begin(limit, &pool.queue) {
-            let slot = slot.within(member.gate.as_ref(), request.connection.worker.id);
-            return Chosen::Member(index, why, slot);
-        }
-    }
-    Chosen::Full
+    let worker = request.connection.worker.id;
+    line::take_slot(worker, pool, in_flight, || pick_member(request, scratch, key, in_flight, now))
 }
 
 fn pick_member<'a>(
@@ -317,14 +287,6 @@ pub(super) fn key_of(
     Some(kind.key_of(value))
 }
 
-/// Most requests in flight at one member by the newest configuration: those who wait, wait for room there is now.
-fn newest_limit(request: &Request<'_>) -> Option<u32> {
-    let pool = &*request.split.pool;
-    let newest = request.connection.worker.snapshot();
-    let newest = newest.pools.iter().find(|newest| Arc::ptr_eq(&newest.queue, &pool.queue));
-    newest.map_or(pool.limits.in_flight, |newest| newest.limits.in_flight)
-}
-
 /// Waits until the pool has room for us.
 #[expect(clippy::too_many_arguments, reason = "it stands for an attempt, and works on the same things")]
 async fn wait_in_line<'a>(
@@ -338,52 +300,17 @@ async fn wait_in_line<'a>(
     mut watch: Watch<'_>,
 ) -> Result<(usize, Why, InFlight<'a>), Stop> {
     let pool: &'a Pool = &request.split.pool;
-    let stats = pool.stats.of(request.connection.worker.id);
-    let limits = pool.limits.queue;
     let bound = scratch.session.member(pool).filter(|_| scratch.session.is_strict());
     let bound = bound.map(|index| pool.members[index].endpoint.number);
-    let Some(ticket) = pool.queue.join(limits.size, bound) else {
-        stats.overflowed.inc();
-        return Err(Stop::Refused(Refusal::Overloaded, "queue full"));
+    let look = |in_flight| look(request, scratch, key, in_flight, clock::now());
+    let gone = |cx: &mut Context<'_>| {
+        // A visitor who is still sending is watched by the upload later.
+        if body.upload.is_some() {
+            return Poll::Pending;
+        }
+        watch.poll(cx, &mut stream.split().0, buffer)
     };
-    stats.queued.inc();
-    let end = Instant::now() + limits.timeout;
-    let end = deadline.map_or(end, |deadline| deadline.min(end));
-    loop {
-        let mut bell = pin!(ticket.bell().notified());
-        bell.as_mut().enable();
-        if ticket.is_first() {
-            match look(request, scratch, key, newest_limit(request), clock::now()) {
-                Chosen::Member(index, why, slot) => return Ok((index, why, slot)),
-                Chosen::Full => ticket.pass_on(),
-                Chosen::Nobody => {
-                    let (refusal, detail) = (Refusal::NoEndpoint, "gone while it waited");
-                    return Err(Stop::Away(Away { refusal, detail, suspect: None }));
-                }
-                Chosen::SessionAway => return Err(Stop::Refused(Refusal::SessionAway, "")),
-            }
-        }
-        let now = Instant::now();
-        if now >= end {
-            stats.overflowed.inc();
-            return Err(Stop::Refused(Refusal::Overloaded, "queue timeout"));
-        }
-        let (mut from_visitor, _) = stream.split();
-        let gone = until(
-            Some(end.min(now + LOOK_AGAIN)),
-            poll_fn(|cx| {
-                // A visitor who is still sending is watched by the upload later.
-                if body.upload.is_none() && watch.poll(cx, &mut from_visitor, buffer).is_ready() {
-                    return Poll::Ready(true);
-                }
-                bell.as_mut().poll(cx).map(|()| false)
-            }),
-        )
-        .await;
-        if gone == Ok(true) {
-            return Err(Stop::VisitorGone);
-        }
-    }
+    line::wait(&request.connection.worker, pool, bound, deadline, look, gone).await
 }
 
 /// Draws on the pool's retry budget.
@@ -410,8 +337,7 @@ async fn back_off(request: &Request<'_>, retry: u32, deadline: Option<Instant>) 
 }
 
 pub(super) fn count_pick(request: &Request<'_>, why: Why) {
-    let picks: &PickStats = &request.split.pool.stats.of(request.connection.worker.id).picks;
-    picks.by_reason[why.reason as usize][why.among as usize].inc();
+    line::count_pick(&request.connection.worker, &request.split.pool, why);
 }
 
 /// A session's tunnel may come back, on another frps too; a server that left the file won't.

@@ -17,7 +17,7 @@ use tokio::{io::AsyncWriteExt, net::TcpStream, task::spawn_local, time::timeout}
 
 use super::{
     buffer::{Buffer, SMALL},
-    frp, http, refuse,
+    frp, http, l4, refuse,
     worker::{Presence, Worker},
 };
 use crate::snapshot::{Listener, Snapshot};
@@ -49,6 +49,8 @@ pub struct Connection {
     pub peer: IpAddr,
     /// What the drain knows of us.
     pub presence: Rc<Presence>,
+    /// Who the connection is from.
+    from: SocketAddr,
     slot: usize,
     number: u64,
     listener: Arc<Listener>,
@@ -59,6 +61,12 @@ impl Connection {
     #[must_use]
     pub fn listener(&self) -> &Arc<Listener> {
         &self.listener
+    }
+
+    /// Who connected, and to which address.
+    #[must_use]
+    pub fn addresses(&self, stream: &TcpStream) -> (SocketAddr, SocketAddr) {
+        (self.from, stream.local_addr().unwrap_or_else(|_gone| SocketAddr::from(([0, 0, 0, 0], 0))))
     }
 }
 
@@ -95,17 +103,19 @@ pub fn start(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, slot: usi
         let connection = Connection {
             worker: Rc::clone(worker),
             peer: peer.ip().to_canonical(),
+            from: SocketAddr::new(peer.ip().to_canonical(), peer.port()),
             presence,
             slot,
             number,
             listener,
         };
         match connection.listener.protocol {
+            Protocol::Http => spawn_local(serve(connection, stream)).abort_handle(),
+            Protocol::Tcp => spawn_local(l4::tcp::serve(connection, stream)).abort_handle(),
+            Protocol::TlsPassthrough => spawn_local(l4::sni::serve(connection, stream)).abort_handle(),
             Protocol::Frp => spawn_local(frp::serve(connection, stream, peer, Vec::new())).abort_handle(),
-            // Those of the others aren't served yet; see their sections of the configuration.
-            Protocol::Http | Protocol::Tcp | Protocol::TlsPassthrough | Protocol::Udp => {
-                spawn_local(serve(connection, stream)).abort_handle()
-            }
+            // Datagrams have no connections.
+            Protocol::Udp => spawn_local(async move { drop((connection, stream)) }).abort_handle(),
         }
     });
 }

@@ -8,9 +8,10 @@ use std::{future::poll_fn, pin::Pin, time::Instant};
 use lb_algos::Tick;
 
 use super::{
-    attempt::{self, Attempt, NoLink},
+    attempt::{self, Attempt},
     attempts,
     buffer::Buffer,
+    connect::NoLink,
     exchange::{Body, Report},
     io::write_both,
     outcome,

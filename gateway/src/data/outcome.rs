@@ -4,8 +4,12 @@ use std::time::Duration;
 
 use lb_algos::Tick;
 
-use super::{attempt::Attempt, pick};
-use crate::{clock, http1::ResponseHead, snapshot::Outcome};
+use super::{attempt::Attempt, pick, worker::Worker};
+use crate::{
+    clock,
+    http1::ResponseHead,
+    snapshot::{Member, Outcome, Pool},
+};
 
 /// A `Retry-After` longer than this is cut: one answer must not take a member out for hours.
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(60);
@@ -14,7 +18,7 @@ const LONGEST_BACK_OFF: Duration = Duration::from_secs(60);
 pub fn answered(attempt: &Attempt<'_>, response: &ResponseHead, wire: &[u8], sent_at: Tick) {
     let now = clock::now();
     let outcome = Outcome::of_status(response.status);
-    record(attempt, outcome, now.since(sent_at), now);
+    learn(attempt, outcome, now.since(sent_at), now);
     if response.status == 503
         && let Some(wait) = retry_after(response, wire)
     {
@@ -25,7 +29,7 @@ pub fn answered(attempt: &Attempt<'_>, response: &ResponseHead, wire: &[u8], sen
 /// The attempt broke.
 pub fn failed(attempt: &Attempt<'_>, sent_at: Tick) {
     let now = clock::now();
-    record(attempt, Outcome::GatewayError, now.since(sent_at), now);
+    learn(attempt, Outcome::GatewayError, now.since(sent_at), now);
 }
 
 /// Nobody waits for the answer any more: it takes at least as long as it has taken.
@@ -45,11 +49,15 @@ pub fn is_rejected(attempt: &Attempt<'_>, status: u16, tried: &[usize]) -> bool 
         && pick::has_other(pool, tried, attempt.index, clock::now())
 }
 
-fn record(attempt: &Attempt<'_>, outcome: Outcome, took: Duration, now: Tick) {
+fn learn(attempt: &Attempt<'_>, outcome: Outcome, took: Duration, now: Tick) {
     let (worker, pool) = (&*attempt.request.connection.worker, &*attempt.request.split.pool);
-    let state = &attempt.member.state;
-    let in_row = state.record(worker.id, outcome, took, now, pool.latency_decay);
-    if pool.outlier.is_some() && state.is_alarming(in_row) {
+    record(worker, pool, attempt.member, outcome, took, now);
+}
+
+/// Tells `member` of `pool` how something at it ended, and the outlier watch, if it should look.
+pub fn record(worker: &Worker, pool: &Pool, member: &Member, outcome: Outcome, took: Duration, now: Tick) {
+    let in_row = member.state.record(worker.id, outcome, took, now, pool.latency_decay);
+    if pool.outlier.is_some() && member.state.is_alarming(in_row) {
         pool.bell.notify_one();
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{io, os::fd::AsRawFd, rc::Rc, time::Duration};
 
+use frp_gateway_config::model::Protocol;
 use rustix::process::{Resource, getrlimit};
 use tokio::{io::AsyncWriteExt, net::TcpStream, task::spawn_local, time::timeout};
 
@@ -26,6 +27,13 @@ pub fn busy(worker: &Rc<Worker>, stream: TcpStream, listener: &Listener, detail:
     listener.stats.of(worker.id).refused.inc();
     if let Some(suppressed) = worker.may_complain(detail) {
         tracing::warn!(listener = &*listener.name, suppressed, "connection refused: {detail}");
+    }
+    if listener.protocol != Protocol::Http {
+        // Nothing that could be said would be understood: a reset is.
+        if let Err(error) = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)) {
+            tracing::debug!(%error, "no SO_LINGER");
+        }
+        return;
     }
     if worker.told.get() >= most {
         return;

@@ -52,6 +52,7 @@ enum Command {
     },
     Close {
         slot: usize,
+        within: Duration,
     },
     Drain {
         within: Duration,
@@ -127,10 +128,10 @@ impl Workers {
     }
 
     /// Stops accepting on `slot`: what waits in the accept queue is answered, keep-alive connections end after their
-    /// exchange.
-    pub fn close(&self, slot: usize) {
+    /// exchange, and whatever is left is cut after `within`.
+    pub fn close(&self, slot: usize, within: Duration) {
         for worker in &self.commands {
-            drop(worker.send(Command::Close { slot }));
+            drop(worker.send(Command::Close { slot, within }));
         }
     }
 
@@ -364,6 +365,23 @@ impl Worker {
         }
     }
 
+    /// Numbers of the connections that came through a listener.
+    fn open_at(&self, slot: usize) -> Vec<u64> {
+        let open = self.open.borrow();
+        open.iter()
+            .filter(|(_, (presence, _))| presence.slot.get() == slot)
+            .map(|(number, _)| *number)
+            .collect()
+    }
+
+    fn cut_some(&self, numbers: &[u64]) {
+        let handles: Vec<_> = {
+            let open = self.open.borrow();
+            numbers.iter().filter_map(|number| open.get(number)).map(|(_, handle)| handle.clone()).collect()
+        };
+        handles.iter().for_each(AbortHandle::abort);
+    }
+
     /// Ends the idle ones. A request may have arrived that its task hasn't seen yet: so the task is asked, and looks,
     /// where it knows how to.
     fn cut_idle(&self, chosen: impl Fn(&Presence) -> bool) {
@@ -417,17 +435,13 @@ async fn run(worker: Rc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>)
                 worker.closed_slots.borrow_mut().remove(&slot);
                 spawn_local(listener::accept(Rc::clone(&worker), socket, slot, stop));
             }
-            Some(Command::Close { slot }) => {
+            Some(Command::Close { slot, within }) => {
                 for stop in stops.remove(&slot).unwrap_or_default() {
                     stop.stop();
                 }
                 worker.closed_slots.borrow_mut().insert(slot);
                 worker.tell_to_close(|presence| presence.slot.get() == slot);
-                let worker = Rc::clone(&worker);
-                spawn_local(async move {
-                    tokio::time::sleep(IDLE_GRACE).await;
-                    worker.cut_idle(|presence| presence.slot.get() == slot && presence.closing.get());
-                });
+                spawn_local(end_of_listener(Rc::clone(&worker), slot, within));
             }
             Some(Command::Drain { within, leaving, done }) => {
                 for stop in stops.drain().flat_map(|(_, stops)| stops) {
@@ -440,6 +454,16 @@ async fn run(worker: Rc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>)
             }
         }
     }
+}
+
+/// Ends the idle connections of a listener that is gone, and the rest of them `within` that time.
+async fn end_of_listener(worker: Rc<Worker>, slot: usize, within: Duration) {
+    let theirs = worker.open_at(slot);
+    let grace = IDLE_GRACE.min(within);
+    tokio::time::sleep(grace).await;
+    worker.cut_idle(|presence| presence.slot.get() == slot && presence.closing.get());
+    tokio::time::sleep(within.saturating_sub(grace)).await;
+    worker.cut_some(&theirs);
 }
 
 /// Lets exchanges end, then cuts what is left.

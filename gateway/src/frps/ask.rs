@@ -38,7 +38,7 @@ pub struct Registration {
     pub name: String,
     /// Port on frps.
     pub port: u16,
-    /// See [`super::Proxy::sealed`].
+    /// See [`super::Proxy::sealed`]; empty on a tunnel that was not taken over.
     pub sealed: String,
     /// See [`super::Proxy::started`].
     pub started: String,

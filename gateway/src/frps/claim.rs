@@ -5,6 +5,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::ProxyKind;
+
 /// Annotations under this prefix are ours: what an frpc writes there is taken out.
 pub const ANNOTATION_PREFIX: &str = "frp-gateway/";
 /// The one we write: a sealed [`HttpClaim`].
@@ -12,7 +14,7 @@ pub const ANNOTATION: &str = "frp-gateway/claim";
 /// Metadata under this prefix speaks to the gateway.
 pub const METADATA_PREFIX: &str = "gw_";
 
-/// What an http proxy asked frps for. frps's words and meaning; the gateway does it after takeover.
+/// What an http or https proxy asked frps for. frps's words and meaning; the gateway does it after takeover.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct HttpClaim {
@@ -26,6 +28,9 @@ pub struct HttpClaim {
     pub call: String,
     /// Custom domains and the whole name of the subdomain, lower case, as in [`super::Proxy::domains`].
     pub domains: Vec<String>,
+    /// An https proxy: TLS ends in the application, the domains are server names.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub tls: bool,
     /// Path prefixes; `[""]` when the proxy names none.
     pub locations: Vec<String>,
     /// Only for visitors whose basic-auth user is this; empty = for all.
@@ -42,6 +47,14 @@ pub struct HttpClaim {
     /// What visitors have to know.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auth: Option<BasicAuth>,
+}
+
+impl HttpClaim {
+    /// Type that the proxy had.
+    #[must_use]
+    pub const fn kind(&self) -> ProxyKind {
+        if self.tls { ProxyKind::Https } else { ProxyKind::Http }
+    }
 }
 
 /// What frps would have changed in requests and answers.

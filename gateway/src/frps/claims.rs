@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use frp_gateway_config::model::{ClaimRule, Claims, DomainPattern, MetadataKey};
+use frp_gateway_config::model::{ClaimRule, Claims, DomainPattern, MetadataKey, ProxyHeader};
 use subtle::ConstantTimeEq;
 
 use super::{ProxyKind, claim::METADATA_PREFIX};
@@ -43,6 +43,8 @@ pub struct TunnelSettings {
     pub zone: Option<String>,
     /// `gw_priority`.
     pub priority: Option<u32>,
+    /// `gw_proxy_protocol`.
+    pub proxy_protocol: Option<ProxyHeader>,
     /// `gw_label_NAME`.
     pub labels: BTreeMap<String, String>,
     /// What was ignored, and why; for people.
@@ -125,10 +127,12 @@ pub fn settings(
             "zone" => (MetadataKey::Zone, ""),
             "priority" => (MetadataKey::Priority, ""),
             "protocol" => (MetadataKey::Protocol, ""),
+            "proxy_protocol" => (MetadataKey::ProxyProtocol, ""),
             word => match word.strip_prefix("label_") {
                 Some(label) => (MetadataKey::Labels, label),
                 None => {
-                    let known = "gw_weight, gw_zone, gw_priority, gw_protocol, gw_label_NAME";
+                    let known =
+                        "gw_weight, gw_zone, gw_priority, gw_protocol, gw_proxy_protocol, gw_label_NAME";
                     settings.faults.push(format!("nothing is called {key:?}; there are {known}"));
                     continue;
                 }
@@ -171,6 +175,11 @@ impl TunnelSettings {
             MetadataKey::Priority => self.priority = Some(number(MOST_PRIORITY)?),
             MetadataKey::Protocol if value == "h1" => {}
             MetadataKey::Protocol => return Err("only h1 is spoken to tunnels for now".into()),
+            MetadataKey::ProxyProtocol => match value {
+                "v1" => self.proxy_protocol = Some(ProxyHeader::V1),
+                "v2" => self.proxy_protocol = Some(ProxyHeader::V2),
+                _ => return Err("it has to be v1 or v2".into()),
+            },
             MetadataKey::Zone if is_name(value) => self.zone = Some(value.to_owned()),
             MetadataKey::Labels if is_name(label) && (value.is_empty() || is_name(value)) => {
                 if self.labels.len() >= MOST_LABELS {

@@ -63,6 +63,8 @@ pub struct Question<'a> {
     pub user: &'a str,
     /// Domains, lower case.
     pub domains: &'a [String],
+    /// They are server names of an https proxy.
+    pub tls: bool,
     /// Path prefixes; `[""]` for none.
     pub locations: &'a [String],
     /// `routeByHTTPUser`; empty = none.
@@ -241,13 +243,13 @@ impl Rules {
             return refuse(&reason, heard(&domains, false, Some(reason.clone())));
         }
         let mut left = None;
-        if asked.kind == Some(ProxyKind::Http) {
+        if let Some(kind @ (ProxyKind::Http | ProxyKind::Https)) = asked.kind {
             if !self.claims.share
                 && let Some(reason) = self.conflict(frps, &asked, &content, &domains, context)
             {
                 return refuse(&reason, heard(&domains, false, Some(reason.clone())));
             }
-            if self.takes_over(frps, &asked.user, &domains) {
+            if self.takes_over(frps, &asked.user, &domains, kind) {
                 let mut changed = content.clone();
                 match takeover::take_over(&mut changed, &asked, (frps, call), subdomain_host, &self.seals) {
                     Ok(_) => {
@@ -297,20 +299,24 @@ impl Rules {
             name: &asked.name,
             user: &asked.user,
             domains,
+            tls: asked.kind == Some(ProxyKind::Https),
             locations: &locations,
             http_user: content.get("route_by_http_user").and_then(Value::as_str).unwrap_or_default(),
             group: (!group.0.is_empty() && !group.1.is_empty()).then_some((&group.0, &group.1)),
         })
     }
 
-    fn takes_over(&self, frps: &str, user: &str, domains: &[String]) -> bool {
+    fn takes_over(&self, frps: &str, user: &str, domains: &[String], kind: ProxyKind) -> bool {
         let fits = |rule: &&model::TakeoverRule| {
             (rule.frps.is_empty() || rule.frps.iter().any(|name| name == frps))
                 && (rule.users.is_empty() || rule.users.iter().any(|pattern| pattern.fits(user)))
                 && (rule.domains.is_empty()
                     || domains.iter().all(|domain| rule.domains.iter().any(|one| one.contains(domain))))
         };
-        self.takeover.rules.iter().find(fits).map_or(self.takeover.http, |rule| rule.http)
+        let general = (self.takeover.http, self.takeover.https);
+        let (http, https) =
+            self.takeover.rules.iter().find(fits).map_or(general, |rule| (rule.http, rule.https));
+        if kind == ProxyKind::Https { https } else { http }
     }
 }
 

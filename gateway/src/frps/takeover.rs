@@ -1,4 +1,4 @@
-//! `NewProxy` of an http proxy → the content of a private tcp proxy that carries the original, sealed. A pure function of request
+//! `NewProxy` of an http (or https) proxy → the content of a private tcp proxy that carries the original, sealed. A pure function of request
 //! and keys, so that gateways and agents answer alike and need no memory.
 //!
 //! What frps would have refused is refused here with its own words, since frps no longer sees the domains. What the gateway could
@@ -193,6 +193,7 @@ pub fn take_over(
         client_id: String::new(),
         call: call.to_owned(),
         domains,
+        tls: asked.kind == Some(ProxyKind::Https),
         locations,
         route_by_http_user: text(content, "route_by_http_user").to_owned(),
         group: text(content, "group").to_owned(),

@@ -13,6 +13,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use frp_gateway_config::model::{self, Carries};
 use lb_algos::Tick;
 
 use super::{
@@ -37,7 +38,7 @@ pub struct EndpointId {
     pub host: Arc<str>,
     /// vhost port, or the tunnel's.
     pub port: u16,
-    /// Whose port it is; `None` = the vhost port.
+    /// Whose port it is; `None` = a vhost port, or one that the file names: it is never asked whose.
     pub tunnel: Option<Arc<Registration>>,
 }
 
@@ -88,11 +89,16 @@ impl EndpointId {
         lb_algos::stable_hash(&[self.frps.as_bytes(), self.host.as_bytes(), &self.port.to_be_bytes()])
     }
 
-    /// The vhost endpoint of `frps`; `None` when it has no vhost port.
+    /// The endpoint of `frps` for what a pool carries: a vhost port, or the remote `port` that a member names. `None` when it
+    /// has no such port.
     #[must_use]
-    pub fn of(frps: &frp_gateway_config::model::Frps) -> Option<Self> {
-        let port = frps.vhost_http_port?;
-        Some(Self { frps: frps.name.as_str().into(), host: frps.host.as_str().into(), port, tunnel: None })
+    pub fn of(frps: &model::Frps, carries: Carries, port: Option<u16>) -> Option<Self> {
+        let (host, port) = match carries {
+            Carries::Http => (&frps.host, frps.vhost_http_port?),
+            Carries::Tls => (&frps.host, frps.vhost_https_port?),
+            Carries::Tcp | Carries::Udp => (&frps.tunnel_host, port?),
+        };
+        Some(Self { frps: frps.name.as_str().into(), host: host.as_str().into(), port, tunnel: None })
     }
 
     /// What stays the same when a tunnel registers anew: what is learnt about it belongs to this.

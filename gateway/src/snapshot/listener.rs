@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 use frp_gateway_config::model::{ListenerLimits, ListenerTimeouts, Place, Protocol, Together};
 use ipnet::IpNet;
 
-use super::{frps::FrpsHandle, gate::Gate, router::Router};
+use super::{frps::FrpsHandle, gate::Gate, pool::Pool, router::Router};
 use crate::{
     control::relays::Relays,
     http1::HeadLimits,
@@ -22,6 +22,8 @@ pub struct Listener {
     pub slot: usize,
     /// What is spoken on it.
     pub protocol: Protocol,
+    /// Where everything goes that no route takes.
+    pub pool: Option<Arc<Pool>>,
     /// Settings of an `frp` listener; `Some` exactly there.
     pub frp: Option<Arc<FrpPart>>,
     /// Routes served here.

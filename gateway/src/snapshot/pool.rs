@@ -25,6 +25,10 @@ pub struct Pool {
     pub slot: usize,
     /// Changes whenever members, weights or the policy do: workers then rebuild their policy state.
     pub revision: u64,
+    /// What is sent here.
+    pub carries: model::Carries,
+    /// PROXY protocol header that begins each connection to a member.
+    pub proxy_protocol: Option<model::ProxyHeader>,
     /// The rule that picks.
     pub policy: PolicyKind,
     /// In file order.
@@ -125,6 +129,8 @@ pub struct Member {
     pub gate: Option<Gate>,
     /// It is a tunnel's own port: what frps's vhost would do is ours to do. `None` = the vhost port.
     pub tunnel: Option<Arc<Direct>>,
+    /// PROXY protocol header that begins each connection, in place of what the pool says.
+    pub proxy_protocol: Option<model::ProxyHeader>,
 }
 
 impl Member {

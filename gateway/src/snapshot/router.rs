@@ -224,10 +224,30 @@ impl Router {
 
     /// What serves a request: the most specific host first; then the more specific path; a configured route on a tie.
     pub fn find<'a>(&'a self, tunnels: &'a Tunnels, request: &impl Request) -> Option<Found<'a>> {
-        let host = request.host();
-        let route = |list: Option<&'a Vec<Arc<Route>>>| list?.iter().find(|route| route.fits(request));
-        let tunnel = |level: &str| tunnels.route_at(level, request);
         let by_tunnels = self.serves_tunnels && !tunnels.is_empty();
+        self.search(
+            request.host(),
+            by_tunnels,
+            |route| route.fits(request),
+            |level| tunnels.route_at(level, request),
+        )
+    }
+
+    /// What serves a TLS connection whose client asks for `name` (lower case; empty when it asks for none): the most specific
+    /// host, a configured route on a tie. `None`: what takes everything else.
+    pub fn find_tls<'a>(&'a self, tunnels: &'a Tunnels, name: &str) -> Option<Found<'a>> {
+        let by_tunnels = self.serves_tunnels && tunnels.has_tls();
+        self.search(name, by_tunnels, |_| true, |level| tunnels.tls_route_at(level))
+    }
+
+    fn search<'a>(
+        &'a self,
+        host: &str,
+        by_tunnels: bool,
+        fits: impl Fn(&Route) -> bool,
+        tunnel: impl Fn(&str) -> Option<&'a TunnelRoute>,
+    ) -> Option<Found<'a>> {
+        let route = |list: Option<&'a Vec<Arc<Route>>>| list?.iter().find(|route| fits(route));
         let found = better(route(self.exact.get(host)), if by_tunnels { tunnel(host) } else { None });
         if found.is_some() {
             return found;

@@ -22,6 +22,8 @@ type Hosts = HashTrieMapSync<Arc<str>, Arc<Host>, foldhash::fast::RandomState>;
 #[derive(Debug, Clone)]
 pub struct Tunnels {
     hosts: Hosts,
+    /// Of https tunnels, by the same keys.
+    tls: Hosts,
     /// What all tunnel routes have in common: their name and timeout.
     pub route: Arc<Route>,
     /// Whether, and how long, requests wait for hosts that are away.
@@ -34,6 +36,9 @@ pub struct Tunnels {
 
 /// How long a host whose last tunnel went is told apart from one that nobody knows.
 pub const AWAY: Duration = Duration::from_secs(60);
+
+/// What the keys of https tunnels begin with: hosts of two kinds have nothing to do with each other.
+pub const TLS: &str = "tls ";
 
 /// What is known of one host.
 #[derive(Debug, Default)]
@@ -70,6 +75,7 @@ impl Default for Tunnels {
     fn default() -> Self {
         Self {
             hosts: Hosts::new_with_hasher_and_ptr_kind(foldhash::fast::RandomState::default()),
+            tls: Hosts::new_with_hasher_and_ptr_kind(foldhash::fast::RandomState::default()),
             route: Arc::new(Route::of_tunnels(Some(Duration::from_secs(30)))),
             hold: None,
             by_user: false,
@@ -85,8 +91,19 @@ impl Tunnels {
         Self { route, hold, ..Self::default() }
     }
 
-    /// Sets what is known of a host, given by its [`key_of`]; `None` = nothing any more.
+    /// Sets what is known of a host, given by its [`key_of`], behind [`TLS`] for https tunnels; `None` = nothing any more.
     pub fn set(&mut self, key: &Arc<str>, host: Option<Arc<Host>>, now: Tick) {
+        if let Some(plain) = key.strip_prefix(TLS) {
+            match host {
+                Some(host) => {
+                    self.away.remove_mut(key);
+                    self.tls.insert_mut(plain.into(), host);
+                }
+                None if self.tls.remove_mut(plain) => self.away.insert_mut(Arc::clone(key), now),
+                None => {}
+            }
+            return;
+        }
         match host {
             Some(host) => {
                 self.away.remove_mut(key);
@@ -121,7 +138,10 @@ impl Tunnels {
         for key in before.hosts.keys().filter(|key| !self.hosts.contains_key(*key)) {
             self.away.insert_mut(Arc::clone(key), now);
         }
-        let back: Vec<_> = self.away.keys().filter(|key| self.hosts.contains_key(*key)).cloned().collect();
+        for plain in before.tls.keys().filter(|plain| !self.tls.contains_key(*plain)) {
+            self.away.insert_mut(format!("{TLS}{plain}").into(), now);
+        }
+        let back: Vec<_> = self.away.keys().filter(|key| self.get(key).is_some()).cloned().collect();
         for key in &back {
             self.away.remove_mut(key);
         }
@@ -148,6 +168,14 @@ impl Tunnels {
             && levels(host).any(|level| self.away.get(level).is_some_and(|since| now.since(*since) < AWAY))
     }
 
+    /// Whether there was an https tunnel for `name` a moment ago.
+    #[must_use]
+    pub fn is_tls_away(&self, name: &str, now: Tick) -> bool {
+        let since = |level: &str| self.away.get(format!("{TLS}{level}").as_str());
+        self.away.size() > 0
+            && levels(name).any(|level| since(level).is_some_and(|since| now.since(*since) < AWAY))
+    }
+
     /// Adds one vhost proxy. `domain` is an exact name, `*.suffix` or `*`; compared in lower case.
     #[cfg(test)]
     pub(crate) fn insert(&mut self, domain: &str, holder: Holder) {
@@ -157,10 +185,10 @@ impl Tunnels {
         self.set(&key, Some(Arc::new(Host { holders, ..Host::default() })), Tick::ZERO);
     }
 
-    /// What is known of a host, given by its [`key_of`].
+    /// What is known of a host, given by its [`key_of`], behind [`TLS`] for https tunnels.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&Arc<Host>> {
-        self.hosts.get(key)
+        key.strip_prefix(TLS).map_or_else(|| self.hosts.get(key), |plain| self.tls.get(plain))
     }
 
     /// All hosts with their keys, in no order.
@@ -206,6 +234,24 @@ impl Tunnels {
             }
         }
         false
+    }
+
+    /// Calls `found` with the frps of every https tunnel for `name` (lower case), the most specific domain level alone.
+    pub fn tls_holders(&self, name: &str, found: impl FnMut(u32)) {
+        let known = levels(name).find_map(|level| self.tls.get(level));
+        known.into_iter().flat_map(|host| &host.holders).map(|holder| holder.frps).for_each(found);
+    }
+
+    /// The https tunnels' route at one level: an exact name, `.suffix` or `*`.
+    #[must_use]
+    pub fn tls_route_at(&self, level: &str) -> Option<&TunnelRoute> {
+        self.tls.get(level)?.routes.first()
+    }
+
+    /// Whether any https tunnel is known.
+    #[must_use]
+    pub fn has_tls(&self) -> bool {
+        !self.tls.is_empty()
     }
 
     /// The tunnel route of `request` at one level: an exact name, `.suffix` or `*`.

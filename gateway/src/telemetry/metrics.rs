@@ -56,7 +56,7 @@ table! {
     REQUEST_DURATION: Histogram "frp_gateway_request_duration_seconds" ["route", "pool"]
         "Time from the last byte of a request's head to the last byte of its answer. Only series that were touched are shown."
     OWN_ANSWERS: Counter "frp_gateway_own_answers_total" ["listener", "class"]
-        "Answers that the gateway made itself, by reason; the same word is in the x-frp-gateway response header."
+        "Answers that the gateway made itself, and connections that nobody served, by reason; the same word is in the x-frp-gateway response header."
     CONNECTIONS_ACCEPTED: Counter "frp_gateway_connections_accepted_total" ["listener"]
         "Visitors' connections accepted."
     CONNECTIONS_OPEN: Gauge "frp_gateway_connections_open" ["listener"]
@@ -69,6 +69,10 @@ table! {
         "Exchanges cut by the endpoint after the answer had begun."
     VISITORS_GONE: Counter "frp_gateway_visitors_gone_total" ["listener"]
         "Visitors who went away before their answer was complete."
+    RELAYS: Counter "frp_gateway_relays_total" ["listener", "end"]
+        "Connections of tcp and tls_passthrough listeners that have ended, by how. Only series that were touched are shown."
+    RELAYED_BYTES: Counter "frp_gateway_relayed_bytes_total" ["listener", "direction"]
+        "Bytes of connections that have ended: in (from visitors), out (to visitors). Only series that were touched are shown."
     ENDPOINT_IN_FLIGHT: Gauge "frp_gateway_endpoint_in_flight" ["endpoint"]
         "Requests at the endpoint that have not ended."
     ENDPOINT_CONNECTS: Counter "frp_gateway_endpoint_connects_total" ["endpoint"]
@@ -128,7 +132,7 @@ table! {
     FRPS_TUNNELS: Gauge "frp_gateway_frps_tunnels" ["frps"]
         "Tunnels of every type that are known of the frps."
     TUNNELS: Gauge "frp_gateway_tunnels" ["frps", "state"]
-        "Tunnels of the frps by state: live, suspect (said to be closing), claimed (announced, not seen yet), unserved (live, but not for http here)."
+        "Tunnels of the frps by state: live, suspect (said to be closing), claimed (announced, not seen yet), unserved (live, but not served here)."
     TUNNELS_STALE: Gauge "frp_gateway_tunnels_stale" ["frps"]
         "Tunnels of the frps that are used as they were last known, because its admin API does not answer."
     TUNNEL_HOSTS: Gauge "frp_gateway_tunnel_hosts" []
@@ -209,11 +213,13 @@ pub fn reference() -> String {
          - `class` of `frp_gateway_own_answers_total`: {}\n\
          - `reason`: {}\n\
          - `cause`: {}\n\
+         - `end`: {}\n\
          - Buckets of `frp_gateway_request_duration_seconds`, seconds: {}\n",
         list(&super::stats::CLASSES),
         list(&crate::error::ERROR_CLASSES),
         list(&super::stats::FAILURES),
         list(&lb_algos::outlier::Cause::ALL.map(lb_algos::outlier::Cause::label)),
+        list(&super::stats::ENDS),
         bounds.join(", "),
     );
     text

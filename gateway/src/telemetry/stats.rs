@@ -180,4 +180,36 @@ pub struct ListenerShard {
     pub aborted: Counter,
     /// Visitors who went away before their answer was complete.
     pub visitor_gone: Counter,
+    /// Relayed connections by how they ended: [`ENDS`].
+    pub relays: [Counter; ENDS.len()],
+    /// Bytes relayed: from visitors, to visitors.
+    pub relayed: [Counter; 2],
+}
+
+/// How a relayed connection ended, as the `end` label.
+pub const ENDS: [&str; 6] = ["closed", "idle", "visitor_reset", "endpoint_reset", "cut", "refused"];
+
+/// Index into [`ENDS`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Both sides ended it.
+    Closed,
+    /// No byte for `timeouts.stream_idle`.
+    Idle,
+    /// The visitor reset it, or left.
+    VisitorReset,
+    /// The endpoint reset it, or stopped taking bytes.
+    EndpointReset,
+    /// By a drain.
+    Cut,
+    /// Nobody served it.
+    Refused,
+}
+
+impl End {
+    /// The `end` label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        ENDS[self as usize]
+    }
 }

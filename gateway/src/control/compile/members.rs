@@ -27,6 +27,8 @@ pub(super) fn build_pool(
         name: settings.name.as_str().into(),
         slot: identity.slot,
         revision: identity.revision,
+        carries: settings.carries,
+        proxy_protocol: settings.proxy_protocol,
         policy: policy(settings),
         guarded: members.iter().any(|member| member.auth().is_some()),
         members,

@@ -367,7 +367,9 @@ fn what_should_have_been_refused_is_an_error_here_too() {
         "routes[0].pools: nothing is called \"shp\" here"
     );
     assert!(error(|config| config.pools[0].frps[0].frps = "x".into()).starts_with("pools[0].frps:"));
-    assert!(error(|config| config.frps[0].vhost_http_port = None).contains("no vhost_http_port"));
+    assert!(
+        error(|config| config.frps[0].vhost_http_port = None).contains("no port for what this pool carries")
+    );
     let regex = error(|config| config.routes[0].matches.path = PathMatch::Regex("(".into()));
     assert!(regex.starts_with("routes[0].match:"), "{regex}");
 }

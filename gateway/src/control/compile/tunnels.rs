@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use frp_gateway_config::model::{self, Config};
+use frp_gateway_config::model::{self, Carries, Config};
 use lb_algos::Tick;
 
 use super::{
@@ -18,7 +18,7 @@ use super::{
     members::{build_pool, keyed, policy, tables},
 };
 use crate::{
-    control::directory::{Directory, Tunnel, Way, settle},
+    control::directory::{Directory, Tunnel, Way, carried_at, settle},
     frps::{HttpClaim, ask::Registration, watch::FrpsWatch},
     snapshot::{
         Direct, Endpoint, EndpointId, Gate, Guard, Host, Member, MemberState, Pool, Split,
@@ -157,31 +157,31 @@ impl TunnelIdentities {
     #[must_use]
     pub fn is_made_of(&self, pool: &Pool, tunnels: &[Arc<Tunnel>], config: &Config) -> bool {
         let member = |member: &Member| {
-            (member.endpoint.id.clone(), member.weight, member.priority, member.zone.clone())
+            let said = (member.priority, member.zone.clone(), member.proxy_protocol);
+            (member.endpoint.id.clone(), member.weight, said)
         };
         let mut wanted = Vec::new();
         for tunnel in tunnels {
             let Some(frps) = config.frps.iter().find(|frps| *frps.name == *tunnel.frps) else { continue };
-            let id = match &tunnel.way {
-                Way::Direct { registration, .. } => EndpointId {
+            let id = match (tunnel.way.registration(), tunnel.way.carries()) {
+                (Some(registration), _) => Some(EndpointId {
                     frps: frps.name.as_str().into(),
                     host: frps.tunnel_host.as_str().into(),
                     port: registration.port,
                     tunnel: Some(Arc::clone(registration)),
-                },
-                Way::Vhost => match EndpointId::of(frps) {
-                    Some(id) => id,
-                    None => continue,
-                },
-                Way::None => continue,
+                }),
+                (None, Some(carries)) => EndpointId::of(frps, carries, None),
+                (None, None) => None,
             };
+            let Some(id) = id else { continue };
             let zone: Option<Arc<str>> =
                 tunnel.settings.zone.as_ref().or(frps.zone.as_ref()).map(|zone| zone.as_str().into());
             let weight = tunnel.settings.weight.unwrap_or(1).saturating_mul(frps.weight);
-            wanted.push((id, weight, tunnel.settings.priority.unwrap_or(0), zone));
+            let said = (tunnel.settings.priority.unwrap_or(0), zone, header_for(tunnel));
+            wanted.push((id, weight, said));
         }
         // Several tunnels behind one vhost port are one member.
-        let mut merged: Vec<(EndpointId, u32, u32, Option<Arc<str>>)> = Vec::new();
+        let mut merged: Vec<(EndpointId, u32, _)> = Vec::new();
         for one in wanted {
             match merged.iter_mut().find(|other| other.0 == one.0) {
                 Some(same) => same.1 = same.1.saturating_add(one.1),
@@ -213,7 +213,7 @@ impl TunnelIdentities {
             self.retire_gone(&key, &[]);
             self.forget_pools(&key);
         }
-        for key in fleet.directory.keys() {
+        for key in fleet.directory.keys().filter(|key| is_asked_for(key)) {
             let host = self.host(fleet, key);
             tunnels.set(key, host, fleet.now);
         }
@@ -275,11 +275,8 @@ impl TunnelIdentities {
         let members = self.pools.get(key).into_iter().flatten().flat_map(|known| &known.pool.members);
         for endpoint in members.map(|member| &member.endpoint) {
             let Some(registration) = &endpoint.id.tunnel else { continue };
-            let stays = claimants.iter().any(|tunnel| match &tunnel.way {
-                Way::Direct { registration: now, .. } => {
-                    now == registration && tunnel.frps == endpoint.id.frps
-                }
-                Way::Vhost | Way::None => false,
+            let stays = claimants.iter().any(|tunnel| {
+                tunnel.way.registration() == Some(registration) && tunnel.frps == endpoint.id.frps
             });
             if !stays {
                 endpoint.retire();
@@ -292,7 +289,7 @@ impl TunnelIdentities {
         self.free_slots.extend(gone.into_iter().map(|known| known.identity.slot));
     }
 
-    /// Members of a pool of `tunnels`: each that was taken over for itself, the others by their frps's vhost port.
+    /// Members of a pool of `tunnels`: each that has a port for itself, the others by their frps's vhost port.
     pub(super) fn members(
         &mut self,
         fleet: Fleet<'_>,
@@ -305,23 +302,18 @@ impl TunnelIdentities {
             let Some((number, frps)) = found else { continue };
             let weight = tunnel.settings.weight.unwrap_or(1).saturating_mul(frps.weight);
             let zone = tunnel.settings.zone.as_ref().or(frps.zone.as_ref());
-            let endpoint = match &tunnel.way {
-                Way::Direct { registration, .. } => self.endpoint(frps, registration),
-                Way::Vhost => match self.vhost(frps) {
-                    Some(endpoint) => endpoint,
-                    None => continue,
-                },
-                Way::None => continue,
+            let endpoint = match (tunnel.way.registration(), tunnel.way.carries()) {
+                (Some(registration), _) => Some(self.endpoint(frps, registration)),
+                (None, Some(carries)) => self.vhost(frps, carries),
+                (None, None) => None,
             };
+            let Some(endpoint) = endpoint else { continue };
             // Several tunnels behind one vhost port are one member: frps alternates among them.
             if let Some(same) = members.iter_mut().find(|member| member.endpoint.number == endpoint.number) {
                 same.weight = same.weight.saturating_add(weight);
                 continue;
             }
-            let direct = match &tunnel.way {
-                Way::Direct { claim, .. } => Some(self.direct(fleet, &endpoint.id, claim)),
-                Way::Vhost | Way::None => None,
-            };
+            let direct = tunnel.way.claim().map(|claim| self.direct(fleet, &endpoint.id, claim));
             members.push(Member {
                 state: state(self, &endpoint.id.lasting()),
                 priority: tunnel.settings.priority.unwrap_or(0) + if frps.drain { DRAINING } else { 0 },
@@ -332,6 +324,7 @@ impl TunnelIdentities {
                 not_found_marker: frps.not_found_marker.as_ref().map(|marker| marker.as_bytes().into()),
                 frps: number,
                 tunnel: direct,
+                proxy_protocol: header_for(tunnel),
                 gate: self.gate(frps),
                 endpoint,
             });
@@ -385,14 +378,15 @@ impl TunnelIdentities {
     }
 
     /// The vhost port as an endpoint of tunnels: apart from that of configured pools, which come and go with the file.
-    fn vhost(&mut self, frps: &model::Frps) -> Option<Arc<Endpoint>> {
-        let id = EndpointId::of(frps)?;
+    fn vhost(&mut self, frps: &model::Frps, carries: Carries) -> Option<Arc<Endpoint>> {
+        let id = EndpointId::of(frps, carries, None)?;
         if let Some(known) = self.endpoints.get(&id) {
             return Some(Arc::clone(known));
         }
         self.last_number += 1;
-        let host = Arc::new(Host::new(Arc::clone(&id.host)));
-        self.hosts.insert(vhost_name(frps), Arc::clone(&host));
+        let host =
+            self.hosts.entry(vhost_name(frps)).or_insert_with(|| Arc::new(Host::new(Arc::clone(&id.host))));
+        let host = Arc::clone(host);
         let endpoint = Arc::new(Endpoint::at(host, id.clone(), self.last_number, self.workers, None));
         self.endpoints.insert(id, Arc::clone(&endpoint));
         Some(endpoint)
@@ -447,14 +441,16 @@ impl TunnelIdentities {
                 }
             }
         };
-        let name = match user {
-            "" => format!("auto:{}{location}", tunnels::domain_of(key)),
-            user => format!("auto:{user}@{}{location}", tunnels::domain_of(key)),
+        let carries = carried_at(key);
+        let name = match (carries, user) {
+            (Carries::Http, "") => format!("auto:{}{location}", tunnels::domain_of(key)),
+            (Carries::Http, user) => format!("auto:{user}@{}{location}", tunnels::domain_of(key)),
+            (Carries::Tls | Carries::Tcp | Carries::Udp, _) => format!("auto:{}", shown(key)),
         };
         let workers = u32::try_from(self.workers).unwrap_or(u32::MAX);
         let mut pool = build_pool(settings, members, identity.clone(), workers);
         pool.name = name.into();
-        (pool.auto, pool.of_tunnels) = (true, true);
+        (pool.auto, pool.of_tunnels, pool.carries) = (true, true, carries);
         Known { location: location.into(), user: user.into(), identity, pool: Arc::new(pool) }
     }
 
@@ -470,15 +466,15 @@ impl TunnelIdentities {
         let current: HashSet<(&str, &Registration)> = fleet
             .directory
             .tunnels()
-            .filter_map(|tunnel| match &tunnel.way {
-                Way::Direct { registration, .. } => Some((&*tunnel.frps, &**registration)),
-                Way::Vhost | Way::None => None,
-            })
+            .filter_map(|tunnel| Some((&*tunnel.frps, &**tunnel.way.registration()?)))
             .collect();
         self.endpoints.retain(|id, endpoint| {
             let stays = match &id.tunnel {
                 Some(registration) => current.contains(&(&*id.frps, &**registration)),
-                None => fleet.config.frps.iter().any(|frps| EndpointId::of(frps).as_ref() == Some(id)),
+                None => fleet.config.frps.iter().any(|frps| {
+                    let vhosts = [Carries::Http, Carries::Tls];
+                    vhosts.iter().any(|carries| EndpointId::of(frps, *carries, None).as_ref() == Some(id))
+                }),
             };
             if !stays {
                 endpoint.retire();
@@ -501,6 +497,33 @@ impl TunnelIdentities {
     }
 }
 
+/// Whether visitors ask for tunnels filed under `key`: ports have no name that one could ask for.
+#[must_use]
+pub fn is_asked_for(key: &str) -> bool {
+    matches!(carried_at(key), Carries::Http | Carries::Tls)
+}
+
+/// A key for people: the domain, behind `tls:` where its TLS is passed through.
+#[must_use]
+pub fn shown(key: &str) -> String {
+    match carried_at(key) {
+        Carries::Http => tunnels::domain_of(key),
+        Carries::Tls => format!("tls:{}", tunnels::domain_of(&key[4..])),
+        Carries::Tcp | Carries::Udp => key.replacen(' ', ":", 1),
+    }
+}
+
+/// The PROXY protocol header that a tunnel asks for. A vhost port would take it for a broken request: only ports of tunnels
+/// get one, of those that carry whole connections.
+fn header_for(tunnel: &Tunnel) -> Option<model::ProxyHeader> {
+    let whole = match &tunnel.way {
+        Way::Port { carries, .. } => *carries == Carries::Tcp,
+        Way::Direct { claim, .. } => claim.tls,
+        Way::Vhost | Way::VhostTls | Way::None => false,
+    };
+    tunnel.settings.proxy_protocol.filter(|_| whole)
+}
+
 /// Names hold no space, so this is nobody's.
 fn vhost_name(frps: &model::Frps) -> String {
     format!("{} vhost", frps.name)
@@ -513,7 +536,7 @@ fn holders(fleet: Fleet<'_>, claimants: &[Arc<Tunnel>]) -> Vec<Holder> {
     for (number, frps) in (0..).zip(&fleet.config.frps) {
         let mut locations: Vec<Box<str>> = claimants
             .iter()
-            .filter(|tunnel| tunnel.way == Way::Vhost && *tunnel.frps == *frps.name)
+            .filter(|tunnel| matches!(tunnel.way, Way::Vhost | Way::VhostTls) && *tunnel.frps == *frps.name)
             .flat_map(|tunnel| tunnel.locations())
             .map(|location| location.as_str().into())
             .collect();

@@ -193,3 +193,77 @@ fn a_pool_selects_by_all_that_it_names() {
         assert!(!selects(&other, tunnel), "{other:?}");
     }
 }
+
+#[test]
+fn tunnels_of_ports_are_filed_by_name_and_those_of_https_apart_from_http() {
+    let mut world = World::new(|config| config.frps[0].vhost_https_port = Some(8443));
+    let tcp = |port| Proxy {
+        name: "alice.ssh".into(),
+        kind: ProxyKind::Tcp,
+        port: Some(port),
+        started: "1".into(),
+        ..Proxy::default()
+    };
+    assert_eq!(keys(&world.put("a", tcp(6000))), ["tcp alice.ssh"]);
+    assert_eq!(keys(&world.put("b", tcp(6001))), ["tcp alice.ssh"]);
+    assert_eq!(world.directory.claimants("tcp alice.ssh").len(), 2);
+    let ports: Vec<_> = world
+        .directory
+        .claimants("tcp alice.ssh")
+        .iter()
+        .filter_map(|tunnel| Some(tunnel.way.registration()?.port))
+        .collect();
+    assert_eq!(ports, [6000, 6001]);
+    let https = Proxy {
+        name: "web".into(),
+        kind: ProxyKind::Https,
+        domains: vec!["app.test".into(), "*.wild.test".into()],
+        locations: vec![String::new()],
+        ..Proxy::default()
+    };
+    assert_eq!(keys(&world.put("a", https.clone())), ["tls .wild.test", "tls app.test"]);
+    assert!(world.directory.claimants("app.test").is_empty(), "http is another matter");
+    assert!(keys(&world.put("b", https)).is_empty(), "b has no vhost_https_port here");
+    assert_eq!(keys(&world.remove("a", "alice.ssh")), ["tcp alice.ssh"]);
+    for (key, carries) in [
+        ("tls app.test", Carries::Tls),
+        ("tcp x", Carries::Tcp),
+        ("udp x", Carries::Udp),
+        ("tcp", Carries::Http),
+    ] {
+        assert_eq!(carried_at(key), carries, "{key}");
+    }
+}
+
+#[test]
+fn a_domain_that_looks_like_another_kind_of_key_is_nobodys() {
+    let mut world = World::new(|_| {});
+    assert_eq!(keys(&world.vhost("a", "evil", 1, &["tls app.test", "tcp ssh", "ok.test"])), ["ok.test"]);
+}
+
+#[test]
+fn a_port_outside_a_users_claims_is_not_served() {
+    let mut world = World::new(|config| {
+        config.claims.rules = vec![model::ClaimRule {
+            users: vec![Pattern("alice".into())],
+            frps: Vec::new(),
+            token: None,
+            refuse: None,
+            domains: None,
+            ports: Some(vec![(6000, 6010)]),
+            max_weight: None,
+            metadata: None,
+        }];
+    });
+    let tcp = |name: &str, port| Proxy {
+        name: name.into(),
+        user: "alice".into(),
+        kind: ProxyKind::Tcp,
+        port: Some(port),
+        ..Proxy::default()
+    };
+    assert_eq!(keys(&world.put("a", tcp("in", 6010))), ["tcp in"]);
+    assert!(keys(&world.put("a", tcp("out", 6011))).is_empty());
+    let fault = world.tables["a"].get("out").unwrap().fault.clone();
+    assert_eq!(fault.as_deref(), Some("user \"alice\" may not claim port 6011, only 6000-6010"));
+}

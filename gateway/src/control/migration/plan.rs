@@ -7,17 +7,17 @@ use std::{
 
 use super::Client;
 use crate::{
-    control::directory::{Tunnel, Way},
+    control::directory::Tunnel,
     snapshot::{Endpoint, Member, Pool, Snapshot},
 };
 
 /// Whether a tunnel is this client's. The v1 admin API doesn't tell the client: then the user decides.
 pub(super) fn belongs(tunnel: &Tunnel, client: &Client) -> bool {
     let (Some(user), Some(client_id)) = (&client.user, &client.client_id) else { return false };
-    let owner = match &tunnel.way {
-        Way::Direct { claim, .. } => &claim.user,
-        Way::Vhost | Way::None if tunnel.proxy.user.is_empty() => return tunnel_user(tunnel) == user,
-        Way::Vhost | Way::None => &tunnel.proxy.user,
+    let owner = match tunnel.way.claim() {
+        Some(claim) => &claim.user,
+        None if tunnel.proxy.user.is_empty() => return tunnel_user(tunnel) == user,
+        None => &tunnel.proxy.user,
     };
     owner == user && (tunnel.proxy.client_id.is_empty() || tunnel.proxy.client_id == *client_id)
 }

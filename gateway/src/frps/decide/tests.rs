@@ -89,6 +89,7 @@ fn rules_take_over_by_frps_user_and_domain() {
         users: users.iter().map(|user| Pattern((*user).into())).collect(),
         domains: domains.to_vec(),
         http: false,
+        https: false,
     };
     let taken = |rule: TakeoverRule| {
         let rules = rules(|config| config.takeover.rules = vec![rule]);

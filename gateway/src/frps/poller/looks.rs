@@ -206,7 +206,7 @@ fn answer(waiting: &mut Vec<Waiting>, found: Option<&Proxy>) {
     for (tunnel, reply) in waiting.drain(..) {
         let same = found.is_some_and(|proxy| {
             proxy.port == Some(tunnel.port)
-                && proxy.sealed.as_deref() == Some(&*tunnel.sealed)
+                && proxy.sealed.as_deref().unwrap_or_default() == &*tunnel.sealed
                 && proxy.started == tunnel.started
         });
         // Whoever asked may have gone.

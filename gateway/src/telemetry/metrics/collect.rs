@@ -33,7 +33,9 @@ use crate::{
         audit::AuditHandle,
         log,
         shard::{Counter, Histogram, LATENCY_BOUNDS, Shards},
-        stats::{CLASSES, EndpointShard, FAILURES, ListenerShard, PoolShard, RequestShard, TunnelStats},
+        stats::{
+            CLASSES, ENDS, EndpointShard, FAILURES, ListenerShard, PoolShard, RequestShard, TunnelStats,
+        },
     },
 };
 
@@ -194,6 +196,18 @@ fn listeners(families: &mut Families, snapshot: &Snapshot) {
         families.add(super::CONNECTIONS_UPGRADED, &[name], sum(|shard| &shard.upgraded));
         families.add(super::EXCHANGES_ABORTED, &[name], sum(|shard| &shard.aborted));
         families.add(super::VISITORS_GONE, &[name], sum(|shard| &shard.visitor_gone));
+        let touched = |families: &mut Families, metric, label: &str, count: u64| {
+            if count > 0 {
+                families.add(metric, &[name, label], count);
+            }
+        };
+        for (at, end) in ENDS.iter().enumerate() {
+            touched(families, super::RELAYS, end, listener.stats.sum(|shard| &shard.relays[at]));
+        }
+        for (at, direction) in ["in", "out"].iter().enumerate() {
+            let bytes = listener.stats.sum(|shard| &shard.relayed[at]);
+            touched(families, super::RELAYED_BYTES, direction, bytes);
+        }
         for (at, class) in ERROR_CLASSES.iter().enumerate() {
             let count = listener.stats.sum(|shard| &shard.own_answers[at]);
             families.add(super::OWN_ANSWERS, &[name, class], count);

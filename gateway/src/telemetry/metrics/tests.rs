@@ -52,6 +52,9 @@ async fn scrape() -> String {
     split.stats.requests[0].of(WorkerId(1)).by_class[1].inc();
     split.stats.latency.of(WorkerId(1)).observe_ns(3_000_000);
     snapshot.pools[0].stats.of(WorkerId(0)).picks.by_reason[0][0].inc();
+    let listener = snapshot.listeners[0].as_ref().unwrap().stats.of(WorkerId(0));
+    listener.relays[0].inc();
+    listener.relayed[1].inc();
     let relays = &snapshot.relays;
     relays.refused(&snapshot.listeners[0].as_ref().unwrap().name, Refusal::Slow);
     relays.touch(&snapshot.listeners[0].as_ref().unwrap().name, "a");

@@ -1,0 +1,93 @@
+//! A fresh connection to an endpoint, its record kept, and the tunnel behind it confirmed.
+
+use std::{sync::Arc, time::Instant};
+
+use super::{
+    upstream::{self, Link},
+    worker::Worker,
+};
+use crate::{
+    clock,
+    frps::ask::Ask,
+    snapshot::{Endpoint, Pool},
+    telemetry::stats::Failure,
+};
+
+/// Why there is no connection.
+#[derive(Debug, Clone, Copy)]
+pub enum NoLink {
+    /// The endpoint has as many as it may.
+    Crowded,
+    /// It could not be opened.
+    Failed(Failure),
+    /// We lack descriptors, memory or ports: that says nothing about the endpoint.
+    Starved,
+}
+
+/// Opens a connection within the pool's `connect_timeout`; keeps the endpoint's record.
+///
+/// # Errors
+/// See [`NoLink`]. Nothing has been sent.
+pub async fn open(
+    worker: &Worker,
+    pool: &Pool,
+    endpoint: &Arc<Endpoint>,
+    deadline: Option<Instant>,
+) -> Result<Link, NoLink> {
+    let stats = endpoint.stats.of(worker.id);
+    let open = endpoint.open_connection(pool.limits.connections).ok_or(NoLink::Crowded)?;
+    let addresses = endpoint.addresses();
+    match upstream::connect(&addresses, pool.connect_timeout, deadline).await {
+        Ok(_) if !is_ours_still(endpoint).await => {
+            tracing::debug!(endpoint = endpoint.label(), "the tunnel's port changed hands");
+            Err(NoLink::Failed(Failure::TunnelChanged))
+        }
+        Ok(stream) => {
+            stats.connects.inc();
+            if endpoint.connect_succeeded() {
+                tracing::info!(endpoint = endpoint.label(), pool = &*pool.name, "endpoint up");
+            }
+            Ok(Link { stream, open })
+        }
+        Err((_, error)) if upstream::is_ours(&error) => {
+            if let Some(suppressed) = worker.may_complain("out of resources") {
+                tracing::error!(
+                    endpoint = endpoint.label(),
+                    %error,
+                    suppressed,
+                    "cannot open a connection; raise LimitNOFILE or the range of local ports"
+                );
+            }
+            Err(NoLink::Starved)
+        }
+        Err((failure, error)) => {
+            if let Some(guard) = &endpoint.guard {
+                guard.watch.doubt(clock::now());
+                let names = vec![guard.registration.name.clone()];
+                guard.watch.ask(Ask::Look { names, claimed: false });
+            }
+            if endpoint.connect_failed(clock::now(), pool.fail_timeout)
+                && let Some(suppressed) = worker.may_complain("endpoint down")
+            {
+                tracing::warn!(
+                    endpoint = endpoint.label(),
+                    pool = &*pool.name,
+                    reason = failure.label(),
+                    %error,
+                    suppressed,
+                    "endpoint down"
+                );
+            }
+            Err(NoLink::Failed(failure))
+        }
+    }
+}
+
+/// Whether what was just connected to is the tunnel that is meant: its port may belong to another by now.
+async fn is_ours_still(endpoint: &Endpoint) -> bool {
+    match &endpoint.guard {
+        None => true,
+        // The second look is at what became known while the first one was put.
+        Some(guard) => guard.watch.is_still(&guard.registration).await && !endpoint.is_gone(),
+    }
+}
