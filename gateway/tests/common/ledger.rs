@@ -160,6 +160,6 @@ pub async fn visit<T>(
     let load = tokio::spawn(load);
     let done = act.await;
     tokio::time::sleep(Duration::from_secs(1)).await; // what comes after is a part of the account
-    drop(stop.send(true));
+    stop.send_replace(true);
     (load.await.expect("no panic"), done)
 }
