@@ -306,7 +306,7 @@ async fn what_cannot_be_asked_ends_with_2_and_a_remedy() {
     }
     let (code, said) = binary(&["explain", "http://app.test/", "-c", &config, "--listener", "wep"], None);
     assert!(
-        code == Some(2) && said.contains("no listener is called \"wep\"") && said.contains("web ("),
+        code == Some(2) && said.contains("no http listener is called \"wep\"") && said.contains("web ("),
         "{said}"
     );
     let (code, said) = binary(&["explain", "http://app.test/", "-H", "nonsense"], None);

@@ -124,8 +124,8 @@ async fn three_times_the_load_keeps_the_goodput_of_the_peak() {
         assert_eq!((peak.other, over.other), (0, 0), "{what}: {}", gateway.log());
         assert!(over.served * 10 >= peak.served * 9, "{what}: {} of {}", over.served, peak.served);
         assert!(over.refused > 0, "{what}: somebody was too many");
-        // Visitors and application share the two cores; what the gateway takes is under a millisecond.
-        assert!(median < Duration::from_millis(10), "{what}: {median:?}");
+        // 2 to 4 ms on a quiet machine, most of it the 600 visitors', which share its two cores.
+        assert!(median < Duration::from_millis(40), "{what}: {median:?}");
     }
 }
 

@@ -15,6 +15,8 @@ use axum::{
 use serde::{Deserialize, Serialize};
 
 use super::App;
+use frp_gateway_config::model::Protocol;
+
 use crate::{
     clock,
     control::state::State as ControlState,
@@ -143,10 +145,10 @@ fn listener<'a>(
     name: Option<&str>,
     port: u16,
 ) -> Result<&'a Arc<Listener>, Fault> {
-    // One that was removed stays in the snapshot until its visitors are gone.
+    // One that was removed stays in the snapshot until its visitors are gone. Requests are seen on http listeners alone.
     let configured = |listener: &&Arc<Listener>| {
         let mut all = state.config.iter().flat_map(|config| &config.listeners);
-        all.any(|known| *known.name == *listener.name)
+        all.any(|known| *known.name == *listener.name && known.protocol == Protocol::Http)
     };
     let all: Vec<_> = snapshot.listeners.iter().flatten().filter(configured).collect();
     let address = |listener: &Listener| state.addresses.get(&*listener.name);
@@ -158,18 +160,17 @@ fn listener<'a>(
         all.iter().map(told).collect()
     };
     if let Some(name) = name {
-        return all
-            .iter()
-            .find(|listener| &*listener.name == name)
-            .copied()
-            .ok_or_else(|| Fault { error: format!("no listener is called {name:?}"), choices: choices() });
+        return all.iter().find(|listener| &*listener.name == name).copied().ok_or_else(|| Fault {
+            error: format!("no http listener is called {name:?}"),
+            choices: choices(),
+        });
     }
     let on_port: Vec<_> =
         all.iter().filter(|listener| address(listener).is_some_and(|at| at.port() == port)).collect();
     match (on_port.as_slice(), all.as_slice()) {
         ([only], _) => Ok(only),
         (_, [only]) => Ok(only),
-        (_, []) => Err(Fault::new("there is no listener")),
+        (_, []) => Err(Fault::new("there is no http listener")),
         ([], _) => Err(Fault {
             error: format!("no listener is on port {port}: say which one is meant"),
             choices: choices(),

@@ -1,7 +1,6 @@
 //! One request's attempts: who gets the next one, whether there is room, and when to stop. Steps 4.–7.
 
 use std::{
-    cell::Cell,
     net::IpAddr,
     sync::Arc,
     task::{Context, Poll},
@@ -67,13 +66,13 @@ pub async fn serve(
     worker.with_policy(pool, |state| state.count_request(pool, now));
     let mut drawn = 0; // attempts that count against `retry.attempts`
     let (mut absent, mut broken, mut suspect) = (0, None, None);
-    let (half_closed, mut crowded) = (Cell::new(false), false);
+    let mut crowded = false;
     loop {
         // 4. A member, and a slot at it.
         let (index, why, in_flight) = match choose(request, scratch, key, now) {
             Chosen::Member(index, why, in_flight) => (index, why, in_flight),
             Chosen::Full => {
-                let watch = Watch::new(request.begun, &half_closed);
+                let watch = Watch::new(request.begun, request.half_closed);
                 let wait = wait_in_line(request, body, stream, buffer, scratch, key, deadline, watch);
                 let admitted = wait.await?;
                 // The wait is not the endpoint's doing.
@@ -122,7 +121,7 @@ pub async fn serve(
                 && drawn < pool.retry.attempts
                 && pool.retry.hedge.is_some(),
             key,
-            half_closed: &half_closed,
+            half_closed: request.half_closed,
             begun: now,
         };
         match attempt::run(&attempt, in_flight, body, stream, buffer, scratch, report).await {

@@ -2,7 +2,10 @@
 //!
 //! [`super::http`] fills these, [`super::attempt`] and [`super::respond`] work on them, [`super::access_log`] reads them.
 
-use std::time::{Duration, Instant};
+use std::{
+    cell::Cell,
+    time::{Duration, Instant},
+};
 
 use super::{
     absent::Scope, connection::Connection, hold::Away, reason::Why, relay::Relay, session::SessionCookie,
@@ -89,6 +92,8 @@ pub struct Request<'a> {
     pub scope: Scope,
     /// It has waited for a tunnel: what was known of tunnels is old.
     pub held: bool,
+    /// The visitor has finished sending, and waits: one for all waits of a request.
+    pub half_closed: &'a Cell<bool>,
 }
 
 /// How an exchange ended, for counters and the access log.

@@ -5,6 +5,7 @@
 //! for servers that are down, rather than for tunnels, doesn't try them in a crowd: the first in line knocks, the others follow.
 
 use std::{
+    cell::Cell,
     collections::BTreeSet,
     future::poll_fn,
     pin::pin,
@@ -79,6 +80,8 @@ pub struct Line<'a> {
     pub deadline: Option<Instant>,
     /// When its head was complete.
     pub request_begun: Instant,
+    /// See [`super::exchange::Request::half_closed`].
+    pub half_closed: &'a Cell<bool>,
     /// What absences are remembered under.
     pub scope: Option<Scope>,
     /// It may be tried at somebody who perhaps lacks the tunnel: it could go on from there.
@@ -182,8 +185,7 @@ impl Hold {
         let ticket = *self.ticket.get_or_insert_with(|| worker.lines.borrow_mut().join(number));
         worker.lines.borrow_mut().waiting.insert((number, ticket));
         let _held = Held::new(worker, line.stats, bytes, (number, ticket));
-        let half_closed = std::cell::Cell::new(false);
-        let mut watch = Watch::new(line.request_begun, &half_closed);
+        let mut watch = Watch::new(line.request_begun, line.half_closed);
         let mut news = pin!(worker.news.notified());
         // What was published before this is in the snapshot of the next look anyway.
         news.as_mut().enable();

@@ -3,7 +3,7 @@
 //! [`exchange`] reads one request and decides where it goes. Who serves it and how often it is tried is in
 //! [`super::attempts`], one attempt in [`super::attempt`], the way back in [`super::respond`].
 
-use std::{future::poll_fn, time::Instant};
+use std::{cell::Cell, future::poll_fn, time::Instant};
 
 use tokio::net::TcpStream;
 
@@ -52,7 +52,12 @@ pub async fn exchange(
         };
     }
     // 2. The body's framing, and whatever of it is here already.
-    let mut inbound = Inbound { body: Body { at_hand: 0, upload: None }, begun, hold: Hold::default() };
+    let mut inbound = Inbound {
+        body: Body { at_hand: 0, upload: None },
+        begun,
+        hold: Hold::default(),
+        half_closed: Cell::new(false),
+    };
     let mut report = Report::default();
     let refused = match plan_body(&scratch.request, buffer, listener) {
         Ok(body) => {
@@ -104,6 +109,7 @@ struct Inbound {
     body: Body,
     begun: Instant,
     hold: Hold,
+    half_closed: Cell<bool>,
 }
 
 /// Finds a place for the request and serves it; `None` = it has waited for a tunnel, and is to be looked at again.
@@ -119,7 +125,7 @@ async fn round(
     report: &mut Report,
 ) -> Option<Next> {
     let worker = &*connection.worker;
-    let Inbound { body, begun, hold } = inbound;
+    let Inbound { body, begun, hold, half_closed } = inbound;
     let begun = *begun;
     scratch.host.clear();
     let (mut route, mut split, mut waits_under) = (None, None, None);
@@ -152,6 +158,7 @@ async fn round(
                 split: chosen,
                 scope,
                 held: hold.has_begun(),
+                half_closed,
             };
             attempts::serve(&request, body, stream, buffer, scratch, report).await
         }
@@ -166,6 +173,7 @@ async fn round(
                 stats: split.map_or(&snapshot.tunnel_stats.pool, |split| &split.pool.stats),
                 deadline: timeout.map(|timeout| begun + timeout),
                 request_begun: begun,
+                half_closed,
                 scope: waits_under,
                 may_knock: split.is_some_and(|split| split.pool.of_tunnels)
                     || scratch.request.method.is_idempotent()

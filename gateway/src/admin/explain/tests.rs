@@ -56,7 +56,7 @@ async fn the_listener_is_the_one_named_or_the_one_on_that_port() {
     }
     for (ask, error) in [
         (json!({"url": "http://shop.test/"}), "no listener is on port 80"),
-        (json!({"url": "http://shop.test/", "listener": "wep"}), "no listener is called \"wep\""),
+        (json!({"url": "http://shop.test/", "listener": "wep"}), "no http listener is called \"wep\""),
     ] {
         let (status, told) = explain(&admin, ask).await;
         assert!(status == 400 && told["error"].as_str().unwrap().starts_with(error), "{told}");

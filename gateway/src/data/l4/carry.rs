@@ -5,6 +5,7 @@
 //! budget: nobody did any work. frps accepts before
 //! it knows whether the tunnel's application is there, so the latter is how a dead one shows.
 
+use std::cell::Cell;
 use std::{
     future::poll_fn,
     net::IpAddr,
@@ -136,6 +137,7 @@ pub async fn serve(
     }
     let _in_listener = in_listener.map(|gate| gate.enter(worker.id));
     let mut hold = Hold::default();
+    let half_closed = Cell::new(false);
     let stop = loop {
         let snapshot = worker.snapshot();
         let errand = find(&snapshot, tally);
@@ -165,6 +167,7 @@ pub async fn serve(
             stats: pool.as_ref().map_or(&snapshot.tunnel_stats.pool, |pool| &pool.stats),
             deadline: None,
             request_begun: tally.begun,
+            half_closed: &half_closed,
             scope,
             may_knock: true,
         };
