@@ -275,8 +275,17 @@ async fn a_full_pool_queues_and_then_refuses() {
     })
     .await
     .expect("the second waits");
-    let mut third = TcpStream::connect(address).await.expect("in");
-    assert_eq!(rest(&mut third).await, (Vec::new(), true), "the line is full");
+    // The reset may come before the connect has looked.
+    if let Ok(mut third) = TcpStream::connect(address).await {
+        assert_eq!(rest(&mut third).await, (Vec::new(), true), "the line is full");
+    }
+    until("the refusal to be counted", SOON, async || {
+        let refused =
+            gateway.metric("frp_gateway_own_answers_total", &["class=\"overloaded\""]).await.ok()?;
+        (refused == Some(1.0)).then_some(())
+    })
+    .await
+    .expect("it is counted");
     drop(first);
     assert_eq!(line(&mut second).await.as_deref(), Some("a"), "its turn");
 }
@@ -330,4 +339,59 @@ async fn a_connection_waits_for_a_tunnel_that_is_away() {
     assert!(!waiting.is_finished(), "it waits");
     sites[0].frpc.restart().await.expect("frpc starts again");
     assert_eq!(waiting.await.expect("a visitor").as_deref(), Some("a"));
+}
+
+#[tokio::test]
+async fn a_slow_application_gets_less_under_peak_ewma_and_a_standby_only_what_others_leave() {
+    let (mut sites, mut apps) = (Vec::new(), Vec::new());
+    for (name, delay) in [("quick", 1), ("slow", 100), ("standby", 1)] {
+        let app = App::start(move |mut stream| {
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(delay)).await;
+                drop(stream.write_all(format!("{name}\n").as_bytes()).await);
+                drop(stream.shutdown().await);
+            })
+        })
+        .await;
+        sites.push(Site::start(name, vec![Proxy::tcp("ssh", app.address, 0)]).await);
+        apps.push(app);
+    }
+    let mut list = Vec::new();
+    for (site, priority) in sites.iter().zip([0, 0, 1]) {
+        let port = site.port("ssh").await;
+        list.push(format!("{{ name: {}, port: {port}, priority: {priority} }}", site.name));
+    }
+    let entries: Vec<_> = sites.iter().map(|site| site.entry(false)).collect();
+    let pools = format!("pools:\n  - {{ name: ssh, balance: peak_ewma, frps: [{}] }}", list.join(", "));
+    let gateway = gateway(&entries, &[LISTENER], &pools).await;
+    let address = gateway.listener("ssh").await.expect("it listens");
+    let all = shares(address, 100).await;
+    let of = |name: &str| all.get(name).copied().unwrap_or_default();
+    assert!(of("slow") < 20 && of("quick") > 80 && of("standby") == 0, "{all:?}");
+    sites[0].frps.kill9();
+    sites[1].frps.kill9();
+    let left = shares(address, 10).await;
+    assert_eq!(left, BTreeMap::from([("standby".to_owned(), 10)]), "{left:?}");
+}
+
+#[tokio::test]
+async fn tcp_probes_leave_out_an_frps_that_is_gone() {
+    let (sites, _apps) = three().await;
+    let gateway = by_port(&sites, ", health: { tcp: {}, interval: 100ms, timeout: 100ms, fall: 1 }").await;
+    let address = gateway.listener("ssh").await.expect("it listens");
+    assert_eq!(shares(address, 12).await.len(), 3);
+    let dead = gateway
+        .metric("frp_gateway_endpoint_up", &["pool=\"ssh\"", "endpoint=\"b\""])
+        .await
+        .expect("metrics");
+    assert_eq!(dead, Some(1.0));
+    let mut sites = sites;
+    sites[1].frps.kill9();
+    until("the probes to tell", SOON, async || {
+        let up = gateway.metric("frp_gateway_endpoint_up", &["pool=\"ssh\"", "endpoint=\"b\""]).await.ok()?;
+        (up == Some(0.0)).then_some(())
+    })
+    .await
+    .expect("they tell");
+    assert_eq!(shares(address, 12).await.keys().collect::<Vec<_>>(), ["a", "c"]);
 }

@@ -6,6 +6,7 @@ use std::{
     time::UNIX_EPOCH,
 };
 
+use frp_gateway_config::model::Carries;
 use lb_algos::Tick;
 use prometheus::{
     Encoder, Registry, TextEncoder,
@@ -18,7 +19,7 @@ use super::{Kind, Metric, TABLE};
 use crate::{
     clock,
     control::{
-        directory::{Phase, Tunnel, Way},
+        directory::{Phase, Tunnel, selects},
         relays::REFUSALS,
         task::Board,
     },
@@ -315,7 +316,15 @@ impl Gateway {
             let count = |wanted: &dyn Fn(&Tunnel) -> bool| {
                 frps.table.values().filter(|tunnel| wanted(tunnel)).count() as u64
             };
-            let serves = |tunnel: &Tunnel| tunnel.way != Way::None;
+            let serves = |tunnel: &Tunnel| match tunnel.way.carries() {
+                Some(Carries::Http | Carries::Tls) => true,
+                // Nobody can ask for a port by name: it is for pools.
+                Some(carries @ (Carries::Tcp | Carries::Udp)) => state.config.iter().any(|config| {
+                    let mut pools = config.pools.iter().filter(|pool| pool.carries == carries);
+                    pools.any(|pool| pool.tunnels.as_ref().is_some_and(|one| selects(one, tunnel)))
+                }),
+                None => false,
+            };
             let live = count(&|tunnel| serves(tunnel) && tunnel.phase == Phase::Live);
             let suspect = count(&|tunnel| serves(tunnel) && tunnel.phase == Phase::Suspect);
             families.add(super::TUNNELS, &[name, "live"], live);
