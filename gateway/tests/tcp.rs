@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use frp_gateway_loadtest::lab::{Gateway, Proxy, until};
+use frp_gateway_loadtest::lab::{Frpc, FrpcOptions, Gateway, Proxy, until};
 use raw::{App, SOON, Site, gateway, greeting, line, members, rest, shares};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -394,4 +394,55 @@ async fn tcp_probes_leave_out_an_frps_that_is_gone() {
     .await
     .expect("they tell");
     assert_eq!(shares(address, 12).await.keys().collect::<Vec<_>>(), ["a", "c"]);
+}
+
+#[tokio::test]
+async fn a_port_that_passes_to_another_tunnel_unseen_gets_no_connection() {
+    let (app, other) = (App::greeter("ours").await, App::greeter("theirs").await);
+    let mut sites = vec![Site::start("a", vec![Proxy::tcp("ssh", app.address, 0)]).await];
+    let port = sites[0].port("ssh").await;
+    // Nobody lists for a minute.
+    let entry = sites[0].entry(true).replace("200ms", "60s");
+    let rest = "pools:\n  - { name: ssh, hold: off, tunnels: { name: ssh } }";
+    let gateway = gateway(&[entry], &[LISTENER], rest).await;
+    members(&gateway, "ssh", 1).await;
+    let address = gateway.listener("ssh").await.expect("it listens");
+    assert_eq!(greeting(address).await.as_deref(), Some("ours"));
+    sites[0].frpc.kill9();
+    sites[0].frps.wait_offline(&["ssh"], SOON).await.expect("frps forgets it");
+    let options = FrpcOptions::new(&sites[0].frps).proxy(Proxy::tcp("db", other.address, port));
+    let _theirs = Frpc::start(options).await.expect("another has the port");
+    let direct = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+    assert_eq!(greeting(direct).await.as_deref(), Some("theirs"), "it does have it");
+    for _ in 0..20 {
+        assert_eq!(greeting(address).await, None, "{}", gateway.log());
+    }
+}
+
+#[tokio::test]
+async fn each_connection_is_one_line_of_the_access_log() {
+    let (sites, _apps) = three().await;
+    let gateway = by_port(&sites, "").await;
+    let address = gateway.listener("ssh").await.expect("it listens");
+    let mut stream = TcpStream::connect(address).await.expect("in");
+    stream.write_all(b"12345").await.expect("sent");
+    stream.shutdown().await.expect("ended");
+    let (got, _) = rest(&mut stream).await;
+    let logged = until("the line", SOON, async || {
+        let log = gateway.log();
+        log.lines().find(|line| line.contains("\"protocol\":\"tcp\"")).map(str::to_owned)
+    });
+    let logged = logged.await.expect("it is logged");
+    for part in [
+        "\"listener\":\"ssh\"",
+        "\"peer\":\"127.0.0.1\"",
+        "\"pool\":\"ssh\"",
+        "\"attempts\":1",
+        "\"pick\":\"turn\"",
+        "\"bytes_in\":5",
+        &format!("\"bytes\":{}", got.len()),
+        "\"end\":\"closed\"",
+    ] {
+        assert!(logged.contains(part), "{part} in {logged}");
+    }
 }
