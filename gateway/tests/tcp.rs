@@ -399,7 +399,7 @@ async fn tcp_probes_leave_out_an_frps_that_is_gone() {
 #[tokio::test]
 async fn a_port_that_passes_to_another_tunnel_unseen_gets_no_connection() {
     let (app, other) = (App::greeter("ours").await, App::greeter("theirs").await);
-    let mut sites = vec![Site::start("a", vec![Proxy::tcp("ssh", app.address, 0)]).await];
+    let mut sites = [Site::start("a", vec![Proxy::tcp("ssh", app.address, 0)]).await];
     let port = sites[0].port("ssh").await;
     // Nobody lists for a minute.
     let entry = sites[0].entry(true).replace("200ms", "60s");

@@ -19,7 +19,7 @@ use lb_algos::Tick;
 use tokio::{io::ReadBuf, net::TcpStream};
 
 use super::{
-    client_hello::Alert,
+    client_hello::{self, Alert},
     proxy_header,
     pump::{Broken, Pump},
     tally::Tally,
@@ -383,7 +383,10 @@ impl Attempt<'_> {
         // 1. What is at hand.
         let said = opening.filled();
         // A ClientHello alone makes nothing happen; other bytes may.
-        let repeatable = said.is_empty() || pool.carries == Carries::Tls;
+        let repeatable = match pool.carries {
+            Carries::Tls => client_hello::is_handshake_only(said),
+            Carries::Http | Carries::Tcp | Carries::Udp => said.is_empty(),
+        };
         let mut sent = 0;
         let deadline = Some(Instant::now() + idle);
         if !header.is_empty() || !said.is_empty() {

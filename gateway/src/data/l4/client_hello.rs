@@ -11,6 +11,7 @@ pub const LONGEST: usize = 64 * 1024;
 /// Longest payload of a record.
 const RECORD: usize = 1 << 14;
 const HANDSHAKE: u8 = 22;
+const CHANGE_CIPHER_SPEC: u8 = 20;
 const CLIENT_HELLO: u8 = 1;
 const SERVER_NAME: u16 = 0;
 const HOST_NAME: u8 = 0;
@@ -91,6 +92,20 @@ pub fn parse(bytes: &[u8]) -> Parsed {
         Err(No::Foreign) => Parsed::Foreign,
         Err(No::Broken(alert)) => Parsed::Broken(alert),
     }
+}
+
+/// Whether `bytes`, which begin with a ClientHello, hold nothing of the application's: early data (RFC 8446 §2.3) may be acted
+/// on, so it must not be sent twice.
+#[must_use]
+pub fn is_handshake_only(bytes: &[u8]) -> bool {
+    let mut rest = bytes;
+    while let [kind, _, _, high, low, after @ ..] = rest {
+        if ![HANDSHAKE, CHANGE_CIPHER_SPEC].contains(kind) {
+            return false;
+        }
+        rest = after.get(usize::from(u16::from_be_bytes([*high, *low]))..).unwrap_or_default();
+    }
+    rest.first().is_none_or(|kind| [HANDSHAKE, CHANGE_CIPHER_SPEC].contains(kind))
 }
 
 enum No {

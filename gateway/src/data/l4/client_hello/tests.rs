@@ -161,6 +161,14 @@ fn broken_tls_gets_the_alert_that_fits() {
 }
 
 #[test]
+fn early_data_is_told_from_the_handshake() {
+    let hello = real(Some("app.test"));
+    let with = |more: &[u8]| is_handshake_only(&[&hello[..], more].concat());
+    assert!(with(b"") && with(&[20, 3, 3, 0, 1, 1]) && with(&[20, 3, 3]) && with(&[22, 3, 3, 0, 9, 1]));
+    assert!(!with(&[23]) && !with(&[23, 3, 3, 0, 1, 7]) && !with(&[20, 3, 3, 0, 1, 1, 23, 3]));
+}
+
+#[test]
 fn an_alert_is_known_again() {
     assert!(Alert::UnrecognizedName.is_all_of(&[21, 3, 3, 0, 2, 2, 112]));
     assert!(!Alert::UnrecognizedName.is_all_of(&[21, 3, 3, 0, 2, 2, 80]));
