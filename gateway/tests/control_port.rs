@@ -44,12 +44,12 @@ async fn twelve(site: &Site) -> (Vec<DemoApp>, Vec<Frpc>) {
 async fn until_served(site: &Site, hosts: usize, begun: Instant) -> Vec<Duration> {
     let mut took = Vec::new();
     for n in 0..hosts {
-        until(&format!("h{n}.test to be served"), SOON, async || {
+        let served = until(&format!("h{n}.test to be served"), SOON, async || {
             let reply = http::get(site.world.web, &format!("h{n}.test"), "/").await.ok()?;
             (reply.app() == Some(&format!("app{n}"))).then_some(())
         })
-        .await
-        .unwrap_or_else(|error| panic!("{error}\n{}", site.world.gateway().log()));
+        .await;
+        assert!(served.is_ok(), "{served:?}\n{}", site.world.gateway().log());
         took.push(begun.elapsed());
     }
     took
@@ -73,9 +73,9 @@ async fn twelve_frpc_that_dial_at_once_are_spread_four_four_four_and_move_when_t
             all.len() == 12 && all.iter().all(|(user, frps)| frps != "a" && user != "?")
         })
         .await;
-    println!("frps killed: its four frpc were logged in elsewhere after {:?}", at - begun);
+    eprintln!("frps killed: its four frpc were logged in elsewhere after {:?}", at - begun);
     let took = until_served(&site, 12, begun).await;
-    println!("all twelve hosts served again after {:?}", took.iter().max());
+    eprintln!("all twelve hosts served again after {:?}", took.iter().max());
     let spread = site.spread().await;
     assert_eq!(spread, BTreeMap::from([("b".into(), 6), ("c".into(), 6)]));
     assert!(at - begun < Duration::from_secs(1), "{:?}", at - begun);
@@ -119,7 +119,7 @@ async fn a_killed_frps_is_a_short_pause_for_its_hosts_and_none_for_the_others() 
         (longest, served) = (longest.max(pause), served + count);
         failed.extend(wrong);
     }
-    println!(
+    eprintln!(
         "frps killed under visitors: {served} GETs served, longest pause {longest:?}, failed {failed:?}"
     );
     assert!(failed.is_empty(), "{failed:?}");
@@ -151,9 +151,66 @@ async fn a_drained_frps_is_emptied_of_clients_with_and_without_tls_and_client_id
     let at = site
         .until_clients("all to be on b", |all| all.len() == 6 && all.iter().all(|(_, frps)| frps == "b"))
         .await;
-    println!("three clients moved by a drain within {:?}", at - begun);
+    eprintln!("three clients moved by a drain within {:?}", at - begun);
     until_served(&site, 6, begun).await;
     site.world.until_logged("drained").await;
+}
+
+/// Stands between an frpc and the gateway. `vanish`: from then on the gateway's packets are not even acknowledged.
+async fn between(gateway: SocketAddr) -> (SocketAddr, tokio::sync::oneshot::Sender<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("bound");
+    let (vanish, vanished) = tokio::sync::oneshot::channel();
+    tokio::spawn(async move {
+        let (mut frpc, _) = listener.accept().await.expect("frpc dials");
+        let mut onward = TcpStream::connect(gateway).await.expect("it listens");
+        tokio::select! {
+            _ = tokio::io::copy_bidirectional(&mut frpc, &mut onward) => {}
+            _ = vanished => {
+                // Classic BPF "return 0": the kernel drops every packet before TCP sees it.
+                let nothing = [socket2::SockFilter::new(0x06, 0, 0, 0)];
+                socket2::SockRef::from(&onward).attach_filter(&nothing).expect("a filter");
+                std::future::pending::<()>().await;
+            }
+        }
+    });
+    (address, vanish)
+}
+
+#[tokio::test]
+async fn a_client_whose_network_is_gone_is_replaced_in_seconds_and_one_that_lives_is_not() {
+    let site = Site::start(&["a", "b"], "", "").await;
+    let (app, stranger) = (app("app0"), app("stranger"));
+    let (detour, vanish) = between(site.frp).await;
+    let options = |to: SocketAddr, app: &DemoApp| {
+        frp_gateway_loadtest::lab::FrpcOptions::to(to)
+            .user("u")
+            .line("clientID = \"edge\"")
+            .line("transport.tls.enable = false")
+            .proxy(Proxy::http("web", app.addr(), &["h0.test"]))
+    };
+    let mut first = site.frpc(options(detour, &app)).await;
+    until_served(&site, 1, Instant::now()).await;
+
+    // Somebody says the name of a client that lives: it waits, and changes nothing.
+    let mut other = Frpc::start_unready(options(site.frp, &stranger)).expect("it starts");
+    until("the stranger to have waited", SOON, async || {
+        site.world.gateway().log().contains("gone=false").then_some(())
+    })
+    .await
+    .expect("it waits");
+    other.kill9();
+    until_served(&site, 1, Instant::now()).await;
+
+    let begun = Instant::now();
+    vanish.send(()).expect("it stands between");
+    first.kill9();
+    let _second = site.frpc(options(site.frp, &app)).await;
+    until_served(&site, 1, begun).await;
+    let took = begun.elapsed();
+    eprintln!("a client whose network is gone was replaced after {took:?}");
+    assert!(took < Duration::from_secs(8), "{took:?}");
+    assert!(site.world.gateway().log().contains("gone=true"), "{}", site.world.gateway().log());
 }
 
 #[tokio::test]
@@ -226,7 +283,7 @@ async fn hundred_visitors_without_mux(lines: &[&str]) {
             Err(why) => failed.push(why),
         }
     }
-    println!("{lines:?}: 100 TCP visitors, {} failed, the slowest took {slowest:?}", failed.len());
+    eprintln!("{lines:?}: 100 TCP visitors, {} failed, the slowest took {slowest:?}", failed.len());
     assert!(failed.is_empty(), "{} failed: {failed:?}\n{:?}", failed.len(), site.clients().await);
     for client in &clients {
         assert!(!client.log().contains("no client control found"), "{}", client.log());
@@ -305,7 +362,7 @@ async fn a_login_is_replayed_elsewhere_until_some_frps_answers() {
         let begun = Instant::now();
         let _frpc =
             Frpc::start(options).await.unwrap_or_else(|error| panic!("{error}\n{}", world.gateway().log()));
-        println!("{user}: up after {:?} over three that don't answer", begun.elapsed());
+        eprintln!("{user}: up after {:?} over three that don't answer", begun.elapsed());
         assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
     }
     assert!(timeout(SOON, seen).await.expect("it was dialed").expect("no panic") >= 1);
@@ -394,7 +451,7 @@ async fn slow_and_foreign_dialers_are_turned_away_and_reach_no_frps() {
         (wrote.is_err(), flood.read_to_end(&mut rest).await.map(|_| rest.len()))
     });
     let flooded = flooded.await.expect("it is closed");
-    println!("flood: {flooded:?}");
+    eprintln!("flood: {flooded:?}");
     let refused =
         async |reason: &str| site.metric("_refused_total", &[&format!("reason=\"{reason}\"")]).await;
     let (slow, unknown) = (refused("slow").await, refused("unknown").await);

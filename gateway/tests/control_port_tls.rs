@@ -61,12 +61,12 @@ impl Authority {
 }
 
 async fn served(site: &Site, host: &str, by: &str) {
-    until(&format!("{host} to be served"), SOON, async || {
+    let served = until(&format!("{host} to be served"), SOON, async || {
         let reply = http::get(site.world.web, host, "/").await.ok()?;
         (reply.app() == Some(by)).then_some(())
     })
-    .await
-    .unwrap_or_else(|error| panic!("{error}\n{}", site.world.gateway().log()));
+    .await;
+    assert!(served.is_ok(), "{served:?}\n{}", site.world.gateway().log());
 }
 
 #[tokio::test]

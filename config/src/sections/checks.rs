@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
 };
 
 use super::{field, is_for_the_agent, items, pool_checks, tunnel_checks};
@@ -15,6 +15,7 @@ use crate::{
 /// target "unused", and that would be noise.
 pub(super) fn cross_section(ctx: &mut Ctx<'_>, root: &Fields<'_>, config: &Config) {
     bound_twice(ctx, root, config);
+    loops(ctx, root, config);
     if ctx.error_count() > 0 {
         return;
     }
@@ -60,6 +61,32 @@ fn bound_twice(ctx: &mut Ctx<'_>, root: &Fields<'_>, config: &Config) {
             );
         } else {
             bound.insert(address, format!("the listener \"{}\"", listener.name));
+        }
+    }
+}
+
+/// An `frp` listener that would dial itself.
+fn loops(ctx: &mut Ctx<'_>, root: &Fields<'_>, config: &Config) {
+    for (item, server) in items(root, "frps").iter().zip(&config.frps) {
+        let Some(port) = server.control_port else { continue };
+        let host = if server.host == "localhost" { "127.0.0.1" } else { &server.host };
+        let Ok(host) = host.parse::<IpAddr>() else { continue };
+        let is_here = |bind: &SocketAddr| {
+            bind.port() == port && (bind.ip() == host || bind.ip().is_unspecified() && host.is_loopback())
+        };
+        let itself = config.listeners.iter().find(|listener| {
+            let places = listener.frp.as_ref().is_some_and(|frp| frp.frps.contains(&server.name));
+            places && is_here(&listener.bind)
+        });
+        if let (Some(listener), Some(at)) = (itself, field(item, "control_port")) {
+            let message = format!(
+                "{}:{port} is the listener \"{}\" itself: clients would go round in a circle",
+                server.host, listener.name
+            );
+            ctx.push(
+                Fault::error(&at, "own-listener", message)
+                    .help("write bindPort of its frps.toml, and give frps or listener another port"),
+            );
         }
     }
 }

@@ -127,6 +127,7 @@ struct Entry {
     together: Option<Key>,
     counted: bool,
     cut: Arc<Notify>,
+    probe: Arc<Notify>,
 }
 
 /// What keeps clients on one frps.
@@ -239,6 +240,8 @@ pub struct Registered {
     pub id: u64,
     /// Rings when the connection is to be cut.
     pub cut: Arc<Notify>,
+    /// Rings when it is to be found out whether the client is still there.
+    pub probe: Arc<Notify>,
 }
 
 impl Drop for Registered {
@@ -363,10 +366,18 @@ impl Relays {
             opened: wall,
             tls_ended: request.tls_ended,
         };
-        let entry = Entry { info, frps: Arc::clone(&frps), together: key, counted, cut: Arc::clone(&cut) };
+        let probe = Arc::new(Notify::new());
+        let entry = Entry {
+            info,
+            frps: Arc::clone(&frps),
+            together: key,
+            counted,
+            cut: Arc::clone(&cut),
+            probe: Arc::clone(&probe),
+        };
         inner.entries.insert(id, entry);
         drop(inner);
-        let registered = Registered { relays: Arc::clone(self), id, cut };
+        let registered = Registered { relays: Arc::clone(self), id, cut, probe };
         Some(Placed { frps, only_here, has_other, registered })
     }
 
@@ -421,7 +432,44 @@ impl Relays {
         let Some(entry) = inner.entries.get_mut(&id) else { return false };
         entry.info.user = Some(user.to_owned());
         client_id.clone_into(&mut entry.info.client_id);
+        drop(inner);
+        // TLS hid the login: too late to keep it waiting, but its next try will find the way free.
+        drop(self.rivals(user, client_id, None, Some(id)));
         true
+    }
+
+    /// Has the clients probed that a login would replace: same user and `clientID`, or same session. frps refuses or ignores the new one
+    /// while it believes in the old. Returns their ids. O(all connections), for logins that name themselves only.
+    ///
+    /// A login proves nothing, so nobody is cut for it: only who leaves a probe unacknowledged goes.
+    #[must_use]
+    pub fn rivals(&self, user: &str, client_id: &str, run: Option<RunHash>, but: Option<u64>) -> Vec<u64> {
+        if client_id.is_empty() && run.is_none() {
+            return Vec::new();
+        }
+        let inner = self.lock();
+        let is_same = |info: &RelayInfo| {
+            Some(info.id) != but
+                && info.kind.is_client()
+                && (run.is_some() && info.run == run
+                    || !client_id.is_empty()
+                        && info.client_id == client_id
+                        && info.user.as_deref() == Some(user))
+        };
+        let rivals = inner.entries.values().filter(|entry| is_same(&entry.info));
+        rivals
+            .map(|entry| {
+                entry.probe.notify_one();
+                entry.info.id
+            })
+            .collect()
+    }
+
+    /// Whether any of these is still relayed.
+    #[must_use]
+    pub fn has_any(&self, ids: &[u64]) -> bool {
+        let inner = self.lock();
+        ids.iter().any(|id| inner.entries.contains_key(id))
     }
 
     /// A connection was given up before it was relayed.

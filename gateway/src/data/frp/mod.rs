@@ -9,6 +9,7 @@
 mod dial;
 mod pump;
 mod rewind;
+mod rival;
 
 use std::{
     net::SocketAddr,
@@ -126,7 +127,7 @@ async fn introduced<S>(
     waiting: Waiting,
 ) -> Result<(), Refusal>
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin + rival::Socket,
 {
     let hello = loop {
         match peek(&head) {
@@ -144,6 +145,10 @@ where
         (Some(Hello::Work { .. }), _) => Kind::Work,
     };
     let mut introduction = Introduction { first, kind, hello, head };
+    if let Some(Hello::Login { user, client_id, run_id }) = &introduction.hello {
+        let run = run_id.as_ref().map(|run_id| client.relays().hash(run_id));
+        rival::outlive(client, user, client_id, run).await;
+    }
     let dialed = dial::dial(client, &mut stream, &mut introduction).await?;
     drop(waiting);
     pump::pump(client, stream, introduction, dialed).await;

@@ -6,17 +6,21 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Client, Introduction, dial::Dialed};
+use super::{
+    Client, Introduction,
+    dial::Dialed,
+    rival::{self, Socket},
+};
 use crate::{
     control::relays::{Kind, Relays},
     data::{
         buffer::{Buffer, Buffers, SMALL},
-        io::{Elapsed, while_moving},
+        io::{Elapsed, until, while_moving},
     },
     frp_wire::{Answer, First, Purpose, Records, answer},
 };
@@ -29,7 +33,7 @@ const HALF_CLOSED: Duration = Duration::from_secs(15);
 /// Moves bytes until both sides have ended, one is broken, or it is cut.
 pub(super) async fn pump<S>(client: &Client<'_>, mut stream: S, introduction: Introduction, dialed: Dialed)
 where
-    S: AsyncRead + AsyncWrite + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin + Socket,
 {
     let Dialed { mut upstream, answer, registered } = dialed;
     let Introduction { first, kind, head, .. } = introduction;
@@ -48,8 +52,9 @@ where
         first_bytes.append(&answer);
     }
     let mut down = Direction { buffer: first_bytes, ..Direction::default() };
-    let both = async {
-        let one_ended = poll_fn(|cx| {
+    let mut probed: Option<Instant> = None;
+    let one_ended = loop {
+        let step = poll_fn(|cx| {
             let one =
                 up.poll(cx, buffers, (&mut stream, &mut upstream), &mut |bytes| watch.saw_client(bytes));
             let other =
@@ -60,26 +65,37 @@ where
                 (Poll::Pending, Poll::Pending) => Poll::Pending,
             }
         });
-        if one_ended.await {
-            let rest = while_moving(HALF_CLOSED, |cx, moved| {
-                let before = up.moved + down.moved;
-                let one = up.poll(cx, buffers, (&mut stream, &mut upstream), &mut |_| {});
-                let other = down.poll(cx, buffers, (&mut upstream, &mut stream), &mut |_| {});
-                *moved += up.moved + down.moved - before;
-                match (one, other) {
-                    (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => Poll::Ready(()),
-                    (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(()),
-                    _ => Poll::Pending,
-                }
-            });
-            // Ended, or silent for too long: it is over either way.
-            let (Ok(()) | Err(Elapsed)) = rest.await;
+        tokio::select! {
+            ended = step => break ended,
+            () = registered.cut.notified() => return,
+            () = registered.probe.notified() => {
+                rival::probe(stream.tcp());
+                probed = Some(Instant::now() + rival::PROBE);
+            }
+            Err(Elapsed) = until(probed, std::future::pending::<()>()), if probed.is_some() => {
+                rival::relax(stream.tcp());
+                probed = None;
+            }
         }
     };
-    tokio::select! {
-        () = both => {}
-        () = registered.cut.notified() => {}
+    if !one_ended {
+        return;
     }
+    // The session is over: its client may be back before it has closed this one.
+    drop(registered);
+    let rest = while_moving(HALF_CLOSED, |cx, moved| {
+        let before = up.moved + down.moved;
+        let one = up.poll(cx, buffers, (&mut stream, &mut upstream), &mut |_| {});
+        let other = down.poll(cx, buffers, (&mut upstream, &mut stream), &mut |_| {});
+        *moved += up.moved + down.moved - before;
+        match (one, other) {
+            (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => Poll::Ready(()),
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(()),
+            _ => Poll::Pending,
+        }
+    });
+    // Ended, or silent for too long: it is over either way.
+    let (Ok(()) | Err(Elapsed)) = rest.await;
 }
 
 /// What is learnt from bytes on their way.

@@ -20,6 +20,10 @@ impl<S> Rewind<S> {
     pub(super) fn new(early: Vec<u8>, stream: S) -> Self {
         Self { early, given: 0, stream }
     }
+
+    pub(super) fn stream(&self) -> &S {
+        &self.stream
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Rewind<S> {
