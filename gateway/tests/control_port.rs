@@ -214,6 +214,32 @@ async fn a_client_whose_network_is_gone_is_replaced_in_seconds_and_one_that_live
 }
 
 #[tokio::test]
+async fn a_gateway_that_stops_keeps_clients_until_the_last_request_has_ended() {
+    let mut site = Site::start(&["a"], "", "").await;
+    let app = app("app0");
+    let _frpc = site.frpc(site.options("u", vec![Proxy::http("web", app.addr(), &["h0.test"])])).await;
+    until_served(&site, 1, Instant::now()).await;
+    app.set_delay(Duration::from_secs(2));
+    let (web, before) = (site.world.web, app.requests());
+    let slow = tokio::spawn(async move { http::get(web, "h0.test", "/").await });
+    until("the request to arrive", SOON, async || (app.requests() > before).then_some(()))
+        .await
+        .expect("it arrives");
+    let begun = Instant::now();
+    let gateway = site.world.gateway.as_mut().expect("it runs");
+    gateway.sigterm();
+    let reply = slow.await.expect("no panic").expect("an answer");
+    assert_eq!(reply.app(), Some("app0"), "{}", reply.text());
+    let status = gateway.wait_exit(SOON).await.expect("it ends");
+    let took = begun.elapsed();
+    assert!(
+        status.success() && took < Duration::from_secs(5),
+        "{status:?} after {took:?}\n{}",
+        gateway.log()
+    );
+}
+
+#[tokio::test]
 async fn every_wire_is_placed_and_served() {
     let site = Site::start(&["a", "b"], "", "").await;
     let wires: [(&str, &[&str]); 6] = [

@@ -213,6 +213,8 @@ pub struct Presence {
     pub idle: Cell<bool>,
     /// The connection is to end after its exchange.
     pub closing: Cell<bool>,
+    /// It carries the exchanges of others, and ends when nobody else is left.
+    background: Cell<bool>,
     slot: Cell<usize>,
     /// It is to end now, if it is idle.
     leaving: Cell<bool>,
@@ -330,9 +332,18 @@ impl Worker {
         self.open.borrow_mut().insert(number, (presence, handle));
     }
 
+    /// A connection that is no visitor's, but carries what visitors ask for: a drain ends it last.
+    pub fn put_in_background(&self, presence: &Presence) {
+        if !presence.background.replace(true) {
+            self.connections.of(self.id).dec();
+        }
+    }
+
     /// Forgets a connection.
     pub fn leave(&self, number: u64) {
-        if self.open.borrow_mut().remove(&number).is_some() {
+        if let Some((presence, _)) = self.open.borrow_mut().remove(&number)
+            && !presence.background.get()
+        {
             self.connections.of(self.id).dec();
         }
     }
@@ -475,6 +486,10 @@ async fn drain(worker: Rc<Worker>, within: Duration, done: oneshot::Sender<u64>)
     loop {
         if begun.elapsed() >= grace {
             worker.cut_idle(|_| true);
+        }
+        // Visitors' requests run through these: not before the last of them, of all workers, has ended.
+        if begun.elapsed() >= grace && worker.connections.sum(|count| count) == 0 {
+            worker.cut(|presence| presence.background.get());
         }
         if worker.open.borrow().is_empty() && begun.elapsed() >= Duration::from_millis(20).min(within) {
             break;

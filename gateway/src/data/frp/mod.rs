@@ -71,6 +71,7 @@ pub async fn serve(connection: Connection, stream: TcpStream, peer: SocketAddr, 
     let listener = Arc::clone(connection.listener());
     let Some(part) = listener.frp.clone() else { return };
     keep_alive(&stream);
+    connection.worker.put_in_background(&connection.presence);
     let client = Client {
         deadline: Instant::now() + listener.timeouts.header,
         connection: &connection,
