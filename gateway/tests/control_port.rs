@@ -338,6 +338,40 @@ async fn without_mux_none_of_a_hundred_visitors_fails_behind_tls_that_is_passed_
 }
 
 #[tokio::test]
+async fn clients_without_mux_that_dial_at_once_behind_tls_gather_and_move_together_when_drained() {
+    let line = "transport.tcpMux = false";
+    let site = Site::with(&["a", "b", "c"], "", "", line).await;
+    let (mut apps, mut clients) = (Vec::new(), Vec::new());
+    for n in 0..3 {
+        let app = app(&format!("app{n}"));
+        let options =
+            site.options(&format!("u{n}"), vec![Proxy::http("web", app.addr(), &[&format!("h{n}.test")])]);
+        clients.push(Frpc::start_unready(options.line(line)).expect("it starts"));
+        apps.push(app);
+    }
+    let together = |all: &[(String, String)]| {
+        all.len() == 3 && all.iter().all(|(user, frps)| user != "?" && *frps == all[0].1)
+    };
+    let begun = Instant::now();
+    let at = site.until_clients("all to be on one frps", together).await;
+    eprintln!("three clients without mux behind TLS were together after {:?}", at - begun);
+    until_served(&site, 3, begun).await;
+    for client in &mut clients {
+        assert!(client.exit_status().is_none(), "cut in the middle of its login: {}", client.log());
+    }
+    let home = site.clients().await[0].1.clone();
+    let drained = site
+        .world
+        .yaml()
+        .replace(&format!("{{ name: {home}, host"), &format!("{{ name: {home}, drain: true, host"));
+    site.world.gateway().edit(&drained).expect("the file is written");
+    let begun = Instant::now();
+    let at = site.until_clients("all to be elsewhere", |all| together(all) && all[0].1 != home).await;
+    eprintln!("they moved together within {:?}", at - begun);
+    until_served(&site, 3, begun).await;
+}
+
+#[tokio::test]
 async fn a_login_is_replayed_elsewhere_until_some_frps_answers() {
     // Three impostors come first by weight: one that refuses, one that hangs up, one that is silent.
     let hangs_up = TcpListener::bind("127.0.0.1:0").await.expect("a port");

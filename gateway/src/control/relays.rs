@@ -27,6 +27,8 @@ use crate::{
 
 /// How long it is remembered where a session was after its control connection ended: its last work connections may come later.
 const REMEMBERED: Duration = Duration::from_secs(30);
+/// A client that was cut dials again within this time.
+const LOGS_IN: Duration = Duration::from_secs(3);
 /// Sessions that are remembered beyond their connection, at most.
 const MOST_REMEMBERED: usize = 65_536;
 
@@ -126,6 +128,8 @@ struct Entry {
     frps: Arc<FrpsLive>,
     together: Option<Key>,
     counted: bool,
+    /// TLS or a websocket hid what it is when it was placed.
+    hidden: bool,
     cut: Arc<Notify>,
     probe: Arc<Notify>,
 }
@@ -169,6 +173,8 @@ struct Inner {
     /// Control connections by source address.
     by_source: HashMap<IpAddr, BTreeSet<u64>, FastState>,
     runs: HashMap<RunHash, Session, FastState>,
+    /// When a hidden client without `tcpMux` of this address last ended: what comes next is its login.
+    ended: HashMap<IpAddr, Tick, FastState>,
     /// Connections that have not logged in.
     waiting: HashMap<IpAddr, u32, FastState>,
     counts: HashMap<Pair, Counts, FastState>,
@@ -313,7 +319,7 @@ impl Relays {
             request.frps.iter().filter(|frps| !tried.contains(&frps.live.name)).cloned().collect();
         let candidates: Vec<_> = untried.iter().map(|frps| candidate(frps, now)).collect();
         let key = key(request, source);
-        let session = inner.session(request, source);
+        let session = inner.session(request, source, now);
         let (at, only_here) = match session {
             // Wherever it is: nobody else can serve it.
             Some((session, sure)) => {
@@ -372,6 +378,7 @@ impl Relays {
             frps: Arc::clone(&frps),
             together: key,
             counted,
+            hidden: request.kind == Kind::Opaque,
             cut: Arc::clone(&cut),
             probe: Arc::clone(&probe),
         };
@@ -411,9 +418,13 @@ impl Relays {
     /// What an opaque connection turned out to be.
     pub fn turned_out(&self, id: u64, kind: Kind) {
         let mut inner = self.lock();
+        let inner = &mut *inner;
         let Some(entry) = inner.entries.get_mut(&id) else { return };
         entry.info.kind = kind;
         let source = entry.info.peer.ip().to_canonical();
+        if kind == Kind::ControlWithoutMux {
+            inner.ended.remove(&source);
+        }
         if kind.is_client() {
             inner.by_source.entry(source).or_default().insert(id);
         } else if std::mem::take(&mut entry.counted) {
@@ -422,6 +433,39 @@ impl Relays {
             frps.left(id);
             inner.counts.entry(key).or_default().open -= 1;
         }
+    }
+
+    /// Cuts clients without `tcpMux` of this address that aren't where the last of them is: behind TLS their work connections can't be
+    /// told apart, so all of them must be in one place. They dial again, and follow. Spares those that came within `fresh`, which may be
+    /// in the middle of their login; returns how many it spared.
+    pub fn gather(&self, source: IpAddr, now: SystemTime, fresh: Duration) -> usize {
+        let inner = self.lock();
+        let hidden = || {
+            let ids = inner.by_source.get(&source.to_canonical()).into_iter().flatten().rev();
+            let all = ids.filter_map(|id| inner.entries.get(id));
+            // Where logins can be read, work connections find their way by themselves.
+            all.filter(|entry| entry.hidden && entry.info.kind == Kind::ControlWithoutMux)
+        };
+        let Some(home) = hidden().next().map(|entry| Arc::clone(&entry.frps)) else { return 0 };
+        let (mut cut, mut spared) = (0, 0);
+        for entry in hidden().filter(|entry| !Arc::ptr_eq(&entry.frps, &home)) {
+            if now.duration_since(entry.info.opened).is_ok_and(|age| age >= fresh) {
+                entry.cut.notify_one();
+                cut += 1;
+            } else {
+                spared += 1;
+            }
+        }
+        drop(inner);
+        if cut > 0 {
+            tracing::info!(
+                %source,
+                frps = &*home.name,
+                clients = cut,
+                "clients without tcpMux behind TLS gather on one frps: their work connections can't be told apart"
+            );
+        }
+        spared
     }
 
     /// frps asks us, as its plugin, about a login from `address`: now we know whose connection that is.
@@ -543,7 +587,13 @@ impl Relays {
 
     fn remove(&self, id: u64) {
         let mut inner = self.lock();
-        let Some(Entry { info, frps, together, counted, .. }) = inner.entries.remove(&id) else { return };
+        let Some(entry) = inner.entries.remove(&id) else { return };
+        let Entry { info, frps, together, counted, hidden, .. } = entry;
+        if hidden && info.kind == Kind::ControlWithoutMux {
+            let now = crate::clock::now();
+            inner.ended.retain(|_, at| now.since(*at) < LOGS_IN);
+            inner.ended.insert(info.peer.ip().to_canonical(), now);
+        }
         if counted {
             frps.left(id);
             inner.counts.entry((Arc::clone(&info.listener), Arc::clone(&info.frps))).or_default().open -= 1;
@@ -575,7 +625,7 @@ impl Relays {
 
 impl Inner {
     /// Where the session of a work connection is, and whether that is sure. `None`: it is no work connection, or nobody knows.
-    fn session(&self, request: &Request<'_>, source: IpAddr) -> Option<(Arc<FrpsLive>, bool)> {
+    fn session(&self, request: &Request<'_>, source: IpAddr, now: Tick) -> Option<(Arc<FrpsLive>, bool)> {
         match request.kind {
             Kind::Control | Kind::ControlWithoutMux => return None,
             Kind::Work => {
@@ -587,7 +637,16 @@ impl Inner {
         }
         let of_source = self.by_source.get(&source)?;
         let last = of_source.iter().rev().filter_map(|id| self.entries.get(id));
-        let without_mux = last.clone().find(|entry| entry.info.kind == Kind::ControlWithoutMux);
+        let without_mux: Option<&Entry> =
+            last.clone().find(|entry| entry.info.kind == Kind::ControlWithoutMux);
+        // One that was cut to be moved must not come back because others are still there.
+        let is_draining = |entry: &Entry| {
+            request.frps.iter().any(|frps| Arc::ptr_eq(&frps.live, &entry.frps) && frps.is_draining())
+        };
+        let logs_in = || self.ended.get(&source).is_some_and(|at| now.since(*at) < LOGS_IN);
+        if request.kind == Kind::Opaque && without_mux.is_some_and(is_draining) && logs_in() {
+            return None;
+        }
         let home = match request.kind {
             Kind::Work => without_mux.or_else(|| last.clone().next()),
             _ => without_mux,

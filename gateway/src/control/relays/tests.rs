@@ -153,3 +153,44 @@ fn one_address_may_wait_with_so_many_and_no_more() {
     drop(held);
     assert!(relays.wait(source, 3).is_some());
 }
+
+#[test]
+fn hidden_clients_without_mux_gather_where_the_last_is_and_leave_a_draining_frps_together() {
+    let world = World::new(&["a", "b", "c"], Together::Nobody);
+    let opaque = |port| world.place(&world.request(Kind::Opaque, peer(1, port), None), &[]).unwrap();
+    // Two that dial in the same instant: neither is known yet, so they are apart.
+    let (one, two) = (opaque(1), opaque(2));
+    assert_ne!(one.frps.name, two.frps.name);
+    for placed in [&one, &two] {
+        world.relays.turned_out(placed.registered.id, Kind::ControlWithoutMux);
+    }
+    let (source, fresh) = (peer(1, 1).ip(), Duration::from_secs(2));
+    let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    let is_cut = |placed: &Placed| {
+        let mut cut = Box::pin(placed.registered.cut.notified());
+        let waker = std::task::Waker::noop();
+        std::future::Future::poll(cut.as_mut(), &mut std::task::Context::from_waker(waker)).is_ready()
+    };
+    assert_eq!(world.relays.gather(source, at(1), fresh), 1, "it may be logging in");
+    assert!(!is_cut(&one) && !is_cut(&two));
+    assert_eq!(world.relays.gather(source, at(2), fresh), 0);
+    assert!(is_cut(&one) && !is_cut(&two));
+    drop(one);
+    let again = opaque(3);
+    assert_eq!(again.frps.name, two.frps.name, "it follows");
+    world.relays.turned_out(again.registered.id, Kind::ControlWithoutMux);
+    // Now that frps is drained, and one of the two is cut.
+    two.frps.set_draining(true);
+    let work = opaque(4);
+    assert_eq!(work.frps.name, two.frps.name, "work goes where its client is");
+    drop(again);
+    let place = |port| {
+        let request = world.request(Kind::Opaque, peer(1, port), None);
+        world.relays.place(&request, &[], crate::clock::now(), at(3)).unwrap()
+    };
+    let moved = place(5);
+    assert_ne!(moved.frps.name, two.frps.name, "it must not come back because of the other");
+    world.relays.turned_out(moved.registered.id, Kind::ControlWithoutMux);
+    assert_eq!(world.relays.gather(source, at(9), fresh), 0);
+    assert!(is_cut(&two), "the other comes along");
+}

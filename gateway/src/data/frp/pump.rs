@@ -3,13 +3,18 @@
 use std::{
     future::poll_fn,
     io,
+    net::IpAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    task::spawn_local,
+    time::sleep,
+};
 
 use super::{
     Client, Introduction,
@@ -27,6 +32,8 @@ use crate::{
 
 /// Of frps's answer to a login, at most so much is looked at.
 const ANSWER_MOST: usize = 4096;
+/// A login takes no longer. A client that is cut in the middle of its first one gives up.
+const LOGIN: Duration = Duration::from_millis(1500);
 /// After one side has ended, the other may be silent for so long.
 const HALF_CLOSED: Duration = Duration::from_secs(15);
 
@@ -37,7 +44,7 @@ where
 {
     let Dialed { mut upstream, answer, registered } = dialed;
     let Introduction { first, kind, head, .. } = introduction;
-    let mut watch = Watch::new(Arc::clone(client.relays()), registered.id, kind, first);
+    let mut watch = Watch::new(client, registered.id, kind, first);
     if let First::Tls { custom_byte } = first {
         watch.records = Some(Records::default());
         watch.saw_client(&head[usize::from(custom_byte)..]);
@@ -102,6 +109,7 @@ where
 struct Watch {
     relays: Arc<Relays>,
     id: u64,
+    source: IpAddr,
     kind: Kind,
     first: First,
     /// The beginning of what frps says; `None` = there is nothing to learn from it (any more).
@@ -110,9 +118,10 @@ struct Watch {
 }
 
 impl Watch {
-    fn new(relays: Arc<Relays>, id: u64, kind: Kind, first: First) -> Self {
+    fn new(client: &Client<'_>, id: u64, kind: Kind, first: First) -> Self {
         let logs_in = matches!(kind, Kind::Control | Kind::ControlWithoutMux);
-        Self { relays, id, kind, first, answer: logs_in.then(Vec::new), records: None }
+        let (relays, source) = (Arc::clone(client.relays()), client.peer.ip());
+        Self { relays, id, source, kind, first, answer: logs_in.then(Vec::new), records: None }
     }
 
     fn saw_frps(&mut self, bytes: &[u8]) {
@@ -144,7 +153,17 @@ impl Watch {
                 Purpose::Work => Kind::Work,
             };
             self.relays.turned_out(self.id, self.kind);
+            if self.kind == Kind::ControlWithoutMux {
+                spawn_local(gather(Arc::clone(&self.relays), self.source));
+            }
         }
+    }
+}
+
+/// Brings clients without mux of one address together, those that are just logging in a moment later.
+async fn gather(relays: Arc<Relays>, source: IpAddr) {
+    while relays.gather(source, SystemTime::now(), LOGIN) > 0 {
+        sleep(LOGIN).await;
     }
 }
 
