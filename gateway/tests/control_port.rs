@@ -167,6 +167,8 @@ async fn between(gateway: SocketAddr) -> (SocketAddr, tokio::sync::oneshot::Send
         tokio::select! {
             _ = tokio::io::copy_bidirectional(&mut frpc, &mut onward) => {}
             _ = vanished => {
+                // What it has sent must be acknowledged first: sent again and again, it would look like life.
+                tokio::time::sleep(Duration::from_millis(200)).await;
                 // Classic BPF "return 0": the kernel drops every packet before TCP sees it.
                 let nothing = [socket2::SockFilter::new(0x06, 0, 0, 0)];
                 socket2::SockRef::from(&onward).attach_filter(&nothing).expect("a filter");
