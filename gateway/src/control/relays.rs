@@ -483,30 +483,26 @@ impl Relays {
     }
 
     /// Has the clients probed that a login would replace: same user and `clientID`, or same session. frps refuses or ignores the new one
-    /// while it believes in the old. Returns their ids. O(all connections), for logins that name themselves only.
+    /// while it believes in the old. Returns their ids. O(all connections) for a login with a `clientID`, else O(1).
     ///
     /// A login proves nothing, so nobody is cut for it: only who leaves a probe unacknowledged goes.
     #[must_use]
     pub fn rivals(&self, user: &str, client_id: &str, run: Option<RunHash>, but: Option<u64>) -> Vec<u64> {
-        if client_id.is_empty() && run.is_none() {
-            return Vec::new();
-        }
         let inner = self.lock();
-        let is_same = |info: &RelayInfo| {
-            Some(info.id) != but
-                && info.kind.is_client()
-                && (run.is_some() && info.run == run
-                    || !client_id.is_empty()
-                        && info.client_id == client_id
-                        && info.user.as_deref() == Some(user))
-        };
-        let rivals = inner.entries.values().filter(|entry| is_same(&entry.info));
-        rivals
-            .map(|entry| {
-                entry.probe.notify_one();
-                entry.info.id
-            })
-            .collect()
+        let mut rivals: BTreeSet<u64> =
+            run.and_then(|run| inner.runs.get(&run)?.holder).into_iter().collect();
+        if !client_id.is_empty() {
+            let is_same = |info: &RelayInfo| {
+                info.kind.is_client() && info.client_id == client_id && info.user.as_deref() == Some(user)
+            };
+            let named = inner.entries.values().filter(|entry| is_same(&entry.info));
+            rivals.extend(named.map(|entry| entry.info.id));
+        }
+        rivals.retain(|id| Some(*id) != but);
+        for entry in rivals.iter().filter_map(|id| inner.entries.get(id)) {
+            entry.probe.notify_one();
+        }
+        rivals.into_iter().collect()
     }
 
     /// Whether any of these is still relayed.

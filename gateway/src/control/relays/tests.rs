@@ -194,3 +194,23 @@ fn hidden_clients_without_mux_gather_where_the_last_is_and_leave_a_draining_frps
     assert_eq!(world.relays.gather(source, at(9), fresh), 0);
     assert!(is_cut(&two), "the other comes along");
 }
+
+#[test]
+fn rivals_are_of_the_same_session_or_the_same_user_and_client_id_and_nobody_else() {
+    let world = World::new(&["a"], Together::Nobody);
+    let login = |port, user: &'static str, client_id: &'static str| {
+        let request = Request { client_id, ..world.request(Kind::Control, peer(1, port), Some(user)) };
+        world.place(&request, &[]).unwrap()
+    };
+    let (named, nameless, other) = (login(1, "u", "edge"), login(2, "u", ""), login(3, "v", "edge"));
+    let run = world.relays.hash(&RunId::new("run".into()).unwrap());
+    world.relays.logged_in(nameless.registered.id, run);
+    let rivals = |user, client_id, run| world.relays.rivals(user, client_id, run, None);
+    assert_eq!(rivals("u", "edge", None), [named.registered.id]);
+    assert_eq!(rivals("u", "", None), [0u64; 0], "a user may have many clients");
+    assert_eq!(rivals("x", "", Some(run)), [nameless.registered.id]);
+    assert!(world.relays.has_any(&[nameless.registered.id]));
+    drop((named, nameless));
+    assert!(rivals("u", "edge", Some(run)).is_empty());
+    assert_eq!(world.relays.rivals("v", "edge", None, Some(other.registered.id)), [0u64; 0], "not itself");
+}
