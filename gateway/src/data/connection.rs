@@ -153,14 +153,15 @@ async fn serve(mut connection: Connection, mut stream: TcpStream) {
             connection.listener = Arc::clone(listener);
         }
         let mut scratch = worker.take_scratch();
-        let next = http::exchange(
+        // On the heap while it lasts: a connection that waits for its next request holds none of it.
+        let next = Box::pin(http::exchange(
             &connection,
             &snapshot,
             &connection.listener,
             &mut stream,
             &mut buffer,
             &mut scratch,
-        )
+        ))
         .await;
         worker.give_back(scratch);
         if next != Next::KeepAlive {
