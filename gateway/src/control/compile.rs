@@ -309,6 +309,7 @@ fn listeners(
             slot,
             frp: frp_part(listener, fleet, carry),
             router: Arc::clone(router),
+            proxy_protocol: listener.proxy_protocol.clone(),
             trusted_proxies: listener.trusted_proxies.clone(),
             timeouts: listener.timeouts.clone(),
             head_limits: HeadLimits {

@@ -13,11 +13,18 @@ use std::{
 };
 
 use frp_gateway_config::model::Protocol;
-use tokio::{io::AsyncWriteExt, net::TcpStream, task::spawn_local, time::timeout};
+use tokio::{
+    io::AsyncWriteExt,
+    net::TcpStream,
+    task::{AbortHandle, spawn_local},
+    time::timeout,
+};
 
 use super::{
     buffer::{Buffer, SMALL},
-    frp, http, l4, refuse,
+    frp, http,
+    l4::{self, proxy_in},
+    refuse,
     worker::{Presence, Worker},
 };
 use crate::snapshot::{Listener, Snapshot};
@@ -45,12 +52,14 @@ pub enum Next {
 pub struct Connection {
     /// The thread it lives on.
     pub worker: Rc<Worker>,
-    /// Address of the visitor, or of the proxy before us.
+    /// Address of the visitor, or of the proxy before us; by the PROXY protocol header where one was due.
     pub peer: IpAddr,
     /// What the drain knows of us.
     pub presence: Rc<Presence>,
     /// Who the connection is from.
     from: SocketAddr,
+    /// The address that was connected to, as a PROXY protocol header told.
+    to: Option<SocketAddr>,
     slot: usize,
     number: u64,
     listener: Arc<Listener>,
@@ -66,7 +75,13 @@ impl Connection {
     /// Who connected, and to which address.
     #[must_use]
     pub fn addresses(&self, stream: &TcpStream) -> (SocketAddr, SocketAddr) {
-        (self.from, stream.local_addr().unwrap_or_else(|_gone| SocketAddr::from(([0, 0, 0, 0], 0))))
+        let own = || stream.local_addr().unwrap_or_else(|_gone| SocketAddr::from(([0, 0, 0, 0], 0)));
+        (self.from, self.to.unwrap_or_else(own))
+    }
+
+    fn is_from(&mut self, from: SocketAddr) {
+        self.from = SocketAddr::new(from.ip().to_canonical(), from.port());
+        self.peer = self.from.ip();
     }
 }
 
@@ -82,7 +97,7 @@ pub fn start(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, slot: usi
     let Some(listener) = listener_of(&worker.snapshot(), slot) else { return };
     let stats = listener.stats.of(worker.id);
     stats.accepted.inc();
-    if listener.stats.sum(|shard| &shard.open) >= listener.limits.connections as u64 {
+    if !has_room(&listener) {
         refuse::busy(worker, stream, &listener, "limits.connections reached");
         return;
     }
@@ -95,20 +110,13 @@ pub fn start(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, slot: usi
         );
         return;
     }
-    stats.open.inc();
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "no TCP_NODELAY");
     }
-    worker.enter(slot, |presence, number| {
-        let connection = Connection {
-            worker: Rc::clone(worker),
-            peer: peer.ip().to_canonical(),
-            from: SocketAddr::new(peer.ip().to_canonical(), peer.port()),
-            presence,
-            slot,
-            number,
-            listener,
-        };
+    enter(worker, listener, peer, slot, |connection| {
+        if proxy_in::is_due(&connection.listener, connection.peer) {
+            return spawn_local(after_header(connection, stream)).abort_handle();
+        }
         match connection.listener.protocol {
             Protocol::Http => spawn_local(serve(connection, stream)).abort_handle(),
             Protocol::Tcp => spawn_local(l4::tcp::serve(connection, stream)).abort_handle(),
@@ -117,6 +125,50 @@ pub fn start(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, slot: usi
             // Datagrams have no connections.
             Protocol::Udp => spawn_local(async move { drop((connection, stream)) }).abort_handle(),
         }
+    });
+}
+
+/// Reads the header that is due, then serves the connection as that of the visitor it names.
+async fn after_header(mut connection: Connection, mut stream: TcpStream) {
+    let (worker, listener) = (Rc::clone(&connection.worker), Arc::clone(&connection.listener));
+    connection.presence.idle.set(true);
+    let told = proxy_in::read(&worker, &listener, connection.peer, &mut stream).await;
+    connection.presence.idle.set(false);
+    let Some(told) = told else { return };
+    if let Some((from, to)) = told {
+        connection.is_from(from);
+        connection.to = Some(to);
+    }
+    let from = connection.from;
+    // On the heap, so that a connection without a header costs what its own protocol does.
+    match listener.protocol {
+        Protocol::Http => Box::pin(serve(connection, stream)).await,
+        Protocol::Tcp => Box::pin(l4::tcp::serve(connection, stream)).await,
+        Protocol::TlsPassthrough => Box::pin(l4::sni::serve(connection, stream)).await,
+        Protocol::Frp => Box::pin(frp::serve(connection, stream, from, Vec::new())).await,
+        Protocol::Udp => {}
+    }
+}
+
+/// Whether a listener may have one more connection.
+#[must_use]
+pub fn has_room(listener: &Listener) -> bool {
+    listener.stats.sum(|shard| &shard.open) < listener.limits.connections as u64
+}
+
+/// Counts a connection and starts its task.
+pub fn enter(
+    worker: &Rc<Worker>,
+    listener: Arc<Listener>,
+    peer: SocketAddr,
+    slot: usize,
+    task: impl FnOnce(Connection) -> AbortHandle,
+) {
+    listener.stats.of(worker.id).open.inc();
+    worker.enter(slot, |presence, number| {
+        let from = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        let worker = Rc::clone(worker);
+        task(Connection { worker, peer: from.ip(), from, to: None, presence, slot, number, listener })
     });
 }
 

@@ -28,6 +28,8 @@ pub struct Listener {
     pub frp: Option<Arc<FrpPart>>,
     /// Routes served here.
     pub router: Arc<Router>,
+    /// Peers that begin each connection with a PROXY protocol header, and must.
+    pub proxy_protocol: Vec<IpNet>,
     /// Peers whose forwarding headers are believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Deadlines.

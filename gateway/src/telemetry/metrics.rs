@@ -63,6 +63,8 @@ table! {
         "Visitors' connections open now."
     CONNECTIONS_REFUSED: Counter "frp_gateway_connections_refused_total" ["listener"]
         "Visitors' connections closed at once because limits.connections was reached."
+    PROXY_HEADER_ERRORS: Counter "frp_gateway_proxy_header_errors_total" ["listener"]
+        "Connections closed because the PROXY protocol header that their peer must send was missing, malformed or late."
     CONNECTIONS_UPGRADED: Gauge "frp_gateway_connections_upgraded" ["listener"]
         "Visitors' connections that changed protocol (WebSocket) and are open now."
     EXCHANGES_ABORTED: Counter "frp_gateway_exchanges_aborted_total" ["listener"]

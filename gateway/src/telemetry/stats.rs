@@ -172,6 +172,8 @@ pub struct ListenerShard {
     pub open: Counter,
     /// Connections closed at once because `limits.connections` was reached.
     pub refused: Counter,
+    /// Connections closed because the PROXY protocol header that was due was missing or malformed.
+    pub proxy_header_errors: Counter,
     /// Answers that the gateway made itself, by [`crate::error::ERROR_CLASSES`].
     pub own_answers: [Counter; crate::error::ERROR_CLASSES.len()],
     /// Connections that changed protocol and are open now.

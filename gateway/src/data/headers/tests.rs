@@ -23,6 +23,7 @@ fn listener(trusted: &[&str]) -> Listener {
         protocol: config.protocol,
         frp: None,
         router: Arc::new(Router::default()),
+        proxy_protocol: Vec::new(),
         trusted_proxies: trusted.iter().map(|net| net.parse::<IpNet>().unwrap()).collect(),
         timeouts: config.timeouts,
         limits: config.limits,
