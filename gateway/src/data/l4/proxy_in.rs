@@ -98,3 +98,6 @@ const CUT: &str = "the connection ended within its PROXY protocol header";
 fn broken(_error: &io::Error, taken: usize) -> NoHeader {
     if taken == 0 { NoHeader::Nothing } else { NoHeader::Bad(CUT) }
 }
+
+#[cfg(test)]
+mod tests;
