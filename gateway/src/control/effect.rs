@@ -11,7 +11,7 @@ use super::{
     directory::Touched,
     state::{Fault, ServerKey},
 };
-use crate::snapshot::EndpointId;
+use crate::{data::sockets::Kind, snapshot::EndpointId};
 
 /// One piece of I/O. A step's effects run in order; those that can fail come first, before anything has changed.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,6 +23,8 @@ pub enum Effect {
         listener: String,
         /// Address to bind.
         address: SocketAddr,
+        /// What goes over them.
+        kind: Kind,
         /// Where it stands in the configuration.
         key: String,
     },

@@ -13,7 +13,7 @@ use super::{
     event::Event,
     state::{Claimed, Fault, FrpsState, Now, Reloads, ServerKey, State},
 };
-use crate::{frps::seal::Seals, snapshot::EndpointId};
+use crate::{data::sockets::Kind, frps::seal::Seals, snapshot::EndpointId};
 
 /// What comes of an event.
 #[derive(Debug)]
@@ -114,10 +114,17 @@ fn listeners(before: Option<&Config>, config: &Config) -> (Vec<Effect>, Vec<Stri
         .listeners
         .iter()
         .enumerate()
-        .filter(|(_, new)| !old.iter().any(|old| old.name == new.name && old.bind == new.bind))
+        .filter(|(_, new)| {
+            !old.iter().any(|old| {
+                old.name == new.name
+                    && old.bind == new.bind
+                    && Kind::of(old.protocol) == Kind::of(new.protocol)
+            })
+        })
         .map(|(index, new)| Effect::Bind {
             listener: new.name.clone(),
             address: new.bind,
+            kind: Kind::of(new.protocol),
             key: format!("listeners[{index}].bind"),
         })
         .collect();

@@ -45,7 +45,7 @@ use crate::{
     clock,
     data::{
         access_log::AccessLogHandle,
-        listener,
+        listener::{self, Bound},
         sockets::{self, Kind, Label, Sockets},
         worker::Workers,
     },
@@ -210,7 +210,7 @@ pub struct Control {
     /// Listings that are not in force yet, with the time they began.
     listed: Vec<(String, Tick)>,
     /// Bound, and not accepted on yet.
-    unopened: Vec<(String, Vec<TcpListener>)>,
+    unopened: Vec<(String, Vec<Bound>)>,
     opened: bool,
     plugin: Option<Arc<PluginState>>,
     /// Configured address of the plugin listener, and what serves it.
@@ -237,7 +237,7 @@ impl Drop for Running {
 #[derive(Default)]
 struct Prepared {
     compiled: Option<Compiled>,
-    sockets: Vec<(String, Vec<TcpListener>)>,
+    sockets: Vec<(String, Vec<Bound>)>,
     /// The plugin listener, where it is to be a new one.
     plugin: Option<tokio::net::TcpListener>,
 }
@@ -564,22 +564,22 @@ impl Control {
         }
         // Sockets on an address that we serve already share its visitors from the moment they are bound, so giving them
         // up would reset some: they come last, when nothing else can fail any more.
-        let ours: HashSet<_> = self.state.addresses.values().collect();
+        let ours = self.addresses_in_force();
         let (shared, fresh): (Vec<_>, Vec<_>) = effects
             .iter()
             .filter_map(|effect| match effect {
-                Effect::Bind { listener, address, key } => Some((listener, address, key)),
+                Effect::Bind { listener, address, kind, key } => Some((listener, (*address, *kind), key)),
                 _ => None,
             })
-            .partition(|(_, address, _)| ours.contains(address));
+            .partition(|(_, at, _)| ours.contains(at));
         let workers = self.parts.workers.count();
-        let mut bind = |(name, address, key): (&String, &SocketAddr, &String)| match self
+        let mut bind = |(name, at, key): (&String, (SocketAddr, Kind), &String)| match self
             .process
             .sockets
-            .take(&sockets::listener(name), Kind::Stream, *address)
+            .take(&sockets::listener(name), at.1, at.0)
             .map_or_else(
-                || listener::bind(*address, workers, ours.contains(address)),
-                |given| Ok((given.label.address, listener::adopt(given.sockets, workers)?)),
+                || listener::bind(at.0, at.1, workers, ours.contains(&at)),
+                |given| Ok((given.label.address, listener::adopt(given.label.kind, given.sockets, workers)?)),
             ) {
             Ok((real, sockets)) => {
                 state.addresses.insert(name.clone(), real);
@@ -587,7 +587,7 @@ impl Control {
                 None
             }
             Err(error) => {
-                let message = format!("listener {name:?} cannot listen on {address}: {error}");
+                let message = format!("listener {name:?} cannot listen on {}: {error}", at.0);
                 Some(Fault::plain("bind", key, &message))
             }
         };
@@ -608,6 +608,14 @@ impl Control {
         };
         socket.set_nonblocking(true)?;
         tokio::net::TcpListener::from_std(socket)
+    }
+
+    /// What we are bound to.
+    fn addresses_in_force(&self) -> HashSet<(SocketAddr, Kind)> {
+        let listeners = self.state.config.iter().flat_map(|config| &config.listeners);
+        listeners
+            .filter_map(|one| Some((*self.state.addresses.get(&one.name)?, Kind::of(one.protocol))))
+            .collect()
     }
 
     fn switch_access_log(&self, effects: &[Effect]) -> Result<(), Vec<Fault>> {
@@ -700,14 +708,15 @@ impl Control {
     }
 
     /// Accepts on new sockets. A listener that moved leaves its old ones.
-    fn open(&self, sockets: Vec<(String, Vec<TcpListener>)>) {
+    fn open(&self, sockets: Vec<(String, Vec<Bound>)>) {
         for (name, sockets) in sockets {
             let Some(slot) = self.identities.listener_slot(&name) else { continue };
             if let Some(&address) = self.state.addresses.get(&name) {
-                let listeners = self.state.config.iter().flat_map(|config| &config.listeners);
-                let bind = listeners.filter(|one| one.name == name).map(|one| one.bind).next();
-                let name = sockets::listener(&name);
-                self.hold(Label { name, kind: Kind::Stream, bind, address }, &sockets);
+                let mut listeners = self.state.config.iter().flat_map(|config| &config.listeners);
+                let listener = listeners.find(|one| one.name == name);
+                let kind = listener.map_or(Kind::Stream, |one| Kind::of(one.protocol));
+                let (name, bind) = (sockets::listener(&name), listener.map(|one| one.bind));
+                self.hold(Label { name, kind, bind, address }, &sockets);
             }
             // For a listener that is new this closes nothing.
             self.parts.workers.close(slot, self.drain_timeout());

@@ -1,6 +1,8 @@
 //! A fresh connection to an endpoint, its record kept, and the tunnel behind it confirmed.
 
-use std::{sync::Arc, time::Instant};
+use std::{io, sync::Arc, time::Instant};
+
+use tokio::net::UdpSocket;
 
 use super::{
     upstream::{self, Link},
@@ -9,7 +11,7 @@ use super::{
 use crate::{
     clock,
     frps::ask::Ask,
-    snapshot::{Endpoint, Pool},
+    snapshot::{Endpoint, OpenConnection, Pool},
     telemetry::stats::Failure,
 };
 
@@ -44,42 +46,87 @@ pub async fn open(
         }
         Ok(stream) => {
             stats.connects.inc();
-            if endpoint.connect_succeeded() {
-                tracing::info!(endpoint = endpoint.label(), pool = &*pool.name, "endpoint up");
-            }
+            succeeded(pool, endpoint);
             Ok(Link { stream, open })
         }
         Err((_, error)) if upstream::is_ours(&error) => {
-            if let Some(suppressed) = worker.may_complain("out of resources") {
-                tracing::error!(
-                    endpoint = endpoint.label(),
-                    %error,
-                    suppressed,
-                    "cannot open a connection; raise LimitNOFILE or the range of local ports"
-                );
-            }
+            starved(worker, endpoint, &error);
             Err(NoLink::Starved)
         }
         Err((failure, error)) => {
-            if let Some(guard) = &endpoint.guard {
-                guard.watch.doubt(clock::now());
-                let names = vec![guard.registration.name.clone()];
-                guard.watch.ask(Ask::Look { names, claimed: false });
-            }
-            if endpoint.connect_failed(clock::now(), pool.fail_timeout)
-                && let Some(suppressed) = worker.may_complain("endpoint down")
-            {
-                tracing::warn!(
-                    endpoint = endpoint.label(),
-                    pool = &*pool.name,
-                    reason = failure.label(),
-                    %error,
-                    suppressed,
-                    "endpoint down"
-                );
-            }
+            failed(worker, pool, endpoint, failure, &error);
             Err(NoLink::Failed(failure))
         }
+    }
+}
+
+/// Opens a socket that exchanges datagrams with an endpoint. Whether somebody is there only an answer tells
+/// ([`succeeded`]), or an error ([`failed`]).
+///
+/// # Errors
+/// See [`NoLink`]. Nothing has been sent.
+pub async fn open_datagrams(
+    worker: &Worker,
+    pool: &Pool,
+    endpoint: &Arc<Endpoint>,
+) -> Result<(UdpSocket, OpenConnection), NoLink> {
+    let open = endpoint.open_connection(pool.limits.connections).ok_or(NoLink::Crowded)?;
+    match upstream::connect_datagrams(&endpoint.addresses()) {
+        Ok(_) if !is_ours_still(endpoint).await => {
+            tracing::debug!(endpoint = endpoint.label(), "the tunnel's port changed hands");
+            Err(NoLink::Failed(Failure::TunnelChanged))
+        }
+        Ok(socket) => {
+            endpoint.stats.of(worker.id).connects.inc();
+            Ok((socket, open))
+        }
+        Err(error) if upstream::is_ours(&error) => {
+            starved(worker, endpoint, &error);
+            Err(NoLink::Starved)
+        }
+        Err(error) => {
+            failed(worker, pool, endpoint, Failure::ConnectRefused, &error);
+            Err(NoLink::Failed(Failure::ConnectRefused))
+        }
+    }
+}
+
+/// Somebody is there.
+pub fn succeeded(pool: &Pool, endpoint: &Endpoint) {
+    if endpoint.connect_succeeded() {
+        tracing::info!(endpoint = endpoint.label(), pool = &*pool.name, "endpoint up");
+    }
+}
+
+fn starved(worker: &Worker, endpoint: &Endpoint, error: &io::Error) {
+    if let Some(suppressed) = worker.may_complain("out of resources") {
+        tracing::error!(
+            endpoint = endpoint.label(),
+            %error,
+            suppressed,
+            "cannot open a connection; raise LimitNOFILE or the range of local ports"
+        );
+    }
+}
+
+/// Nobody is there: keeps the endpoint's record.
+pub fn failed(worker: &Worker, pool: &Pool, endpoint: &Endpoint, failure: Failure, error: &io::Error) {
+    if let Some(guard) = &endpoint.guard {
+        guard.watch.doubt(clock::now());
+        let names = vec![guard.registration.name.clone()];
+        guard.watch.ask(Ask::Look { names, claimed: false });
+    }
+    if endpoint.connect_failed(clock::now(), pool.fail_timeout)
+        && let Some(suppressed) = worker.may_complain("endpoint down")
+    {
+        tracing::warn!(
+            endpoint = endpoint.label(),
+            pool = &*pool.name,
+            reason = failure.label(),
+            %error,
+            suppressed,
+            "endpoint down"
+        );
     }
 }
 

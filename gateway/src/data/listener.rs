@@ -4,8 +4,8 @@
 use std::{
     cell::Cell,
     io,
-    net::{SocketAddr, TcpListener},
-    os::fd::OwnedFd,
+    net::{SocketAddr, TcpListener, UdpSocket},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -13,13 +13,33 @@ use std::{
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::Notify;
 
-use super::{connection, worker::Worker};
+use super::{connection, sockets::Kind, worker::Worker};
 
 const BACKLOG: i32 = 4096;
+/// Bytes of datagrams that may wait for a worker.
+const RECEIVE_BUFFER: usize = 2 * 1024 * 1024;
 /// Pause after the system refuses to give us a connection (out of descriptors or memory).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long a listener that closes goes on to take visitors, while more come than its queue can be emptied of.
 const LAST_ACCEPTS: Duration = Duration::from_millis(100);
+
+/// A bound socket that does not block.
+#[derive(Debug)]
+pub enum Bound {
+    /// Connections are accepted on it.
+    Stream(TcpListener),
+    /// Datagrams come and go on it.
+    Datagram(UdpSocket),
+}
+
+impl AsFd for Bound {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Stream(socket) => socket.as_fd(),
+            Self::Datagram(socket) => socket.as_fd(),
+        }
+    }
+}
 
 /// Opens one socket per worker on `address`; port 0 is chosen once and shared. Returns the real address.
 ///
@@ -28,51 +48,88 @@ const LAST_ACCEPTS: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// The address is taken by something else, not ours to bind, or doesn't exist here.
-pub fn bind(address: SocketAddr, workers: usize, ours: bool) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
+pub fn bind(
+    address: SocketAddr,
+    kind: Kind,
+    workers: usize,
+    ours: bool,
+) -> io::Result<(SocketAddr, Vec<Bound>)> {
     if !ours && address.port() != 0 {
-        let alone = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        alone.set_reuse_address(true)?;
+        let alone = new(address, kind)?;
+        // For datagrams this would share the port.
+        alone.set_reuse_address(kind == Kind::Stream)?;
         alone.bind(&address.into())?;
     }
-    let first = open(address)?;
-    let real = first.local_addr()?;
+    let (first, real) = open(address, kind)?;
     let mut sockets = vec![first];
     while sockets.len() < workers.max(1) {
-        sockets.push(open(real)?);
+        sockets.push(open(real, kind)?.0);
     }
     Ok((real, sockets))
 }
 
-/// Makes listeners for `workers` of sockets that are bound already. All of them, even if they are more than workers:
-/// what waits in their queues is to be answered. If they are fewer, workers share some, each with a handle of its own.
+/// Makes sockets for `workers` of those that are bound already. All of them, even if they are more than workers: what waits
+/// in their queues is to be answered. If they are fewer, workers share some, each with a handle of its own; but none of those
+/// for datagrams, of which a source's would then come to two workers.
 ///
 /// # Errors
 /// No descriptors are left, or there is no socket.
-pub fn adopt(sockets: Vec<OwnedFd>, workers: usize) -> io::Result<Vec<TcpListener>> {
-    let mut listeners: Vec<_> = sockets.into_iter().map(TcpListener::from).collect();
-    if listeners.is_empty() {
+pub fn adopt(kind: Kind, sockets: Vec<OwnedFd>, workers: usize) -> io::Result<Vec<Bound>> {
+    if sockets.is_empty() {
         return Err(io::Error::other("no socket was given"));
     }
-    for listener in &listeners {
-        listener.set_nonblocking(true)?;
+    let given = sockets.len();
+    let mut bound = Vec::with_capacity(given.max(workers));
+    match kind {
+        Kind::Stream => {
+            let mut listeners: Vec<_> = sockets.into_iter().map(TcpListener::from).collect();
+            for shared in 0..workers.saturating_sub(given) {
+                listeners.push(listeners[shared].try_clone()?);
+            }
+            for listener in listeners {
+                listener.set_nonblocking(true)?;
+                bound.push(Bound::Stream(listener));
+            }
+        }
+        Kind::Datagram => {
+            for socket in sockets.into_iter().map(UdpSocket::from) {
+                socket.set_nonblocking(true)?;
+                bound.push(Bound::Datagram(socket));
+            }
+        }
     }
-    for shared in 0..workers.saturating_sub(listeners.len()) {
-        listeners.push(listeners[shared].try_clone()?);
-    }
-    Ok(listeners)
+    Ok(bound)
 }
 
-fn open(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
+fn new(address: SocketAddr, kind: Kind) -> io::Result<Socket> {
+    let (kind, protocol) = match kind {
+        Kind::Stream => (Type::STREAM, Protocol::TCP),
+        Kind::Datagram => (Type::DGRAM, Protocol::UDP),
+    };
+    Socket::new(Domain::for_address(address), kind, Some(protocol))
+}
+
+fn open(address: SocketAddr, kind: Kind) -> io::Result<(Bound, SocketAddr)> {
+    let socket = new(address, kind)?;
     socket.set_reuse_port(true)?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
     socket.set_nonblocking(true)?;
+    match kind {
+        Kind::Stream => socket.set_reuse_address(true)?,
+        // As far as the system allows; the usual 208 KiB are some 100 datagrams.
+        Kind::Datagram => socket.set_recv_buffer_size(RECEIVE_BUFFER)?,
+    }
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    let real = socket.local_addr()?.as_socket().unwrap_or(address);
+    Ok(match kind {
+        Kind::Stream => {
+            socket.listen(BACKLOG)?;
+            (Bound::Stream(socket.into()), real)
+        }
+        Kind::Datagram => (Bound::Datagram(socket.into()), real),
+    })
 }
 
 /// Tells an accept loop to end.
@@ -162,25 +219,34 @@ mod tests {
     #[test]
     fn an_address_that_somebody_listens_on_is_refused_unless_it_is_ours() {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let (address, sockets) = bind(any, 2, false).expect("a free port");
-        assert_eq!(sockets.len(), 2);
-        let taken = bind(address, 2, false).expect_err("our own sockets listen there");
-        assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
-        bind(address, 2, true).expect("sharing with ourselves is meant");
-        drop(sockets);
-        bind(address, 1, false).expect("free again");
+        for kind in [Kind::Stream, Kind::Datagram] {
+            let (address, sockets) = bind(any, kind, 2, false).expect("a free port");
+            assert_eq!(sockets.len(), 2);
+            let taken = bind(address, kind, 2, false).expect_err("our own sockets listen there");
+            assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
+            bind(address, kind, 2, true).expect("sharing with ourselves is meant");
+            drop(sockets);
+            bind(address, kind, 1, false).expect("free again");
+        }
     }
 
     #[test]
     fn sockets_that_were_given_serve_any_number_of_workers() {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        for (given, workers, listeners) in [(2, 2, 2), (1, 3, 3), (2, 5, 5), (3, 1, 3)] {
-            let (address, sockets) = bind(any, given, false).expect("a free port");
-            let handles: Vec<_> = sockets.into_iter().map(OwnedFd::from).collect();
-            let adopted = adopt(handles, workers).expect("adopted");
-            assert_eq!(adopted.len(), listeners, "{given} sockets, {workers} workers");
-            assert!(adopted.iter().all(|one| one.local_addr().expect("bound") == address));
+        for kind in [Kind::Stream, Kind::Datagram] {
+            for (given, workers, shared) in [(2, 2, 2), (1, 3, 3), (2, 5, 5), (3, 1, 3)] {
+                let (address, sockets) = bind(any, kind, given, false).expect("a free port");
+                let handles: Vec<_> =
+                    sockets.iter().map(|one| one.as_fd().try_clone_to_owned().expect("a handle")).collect();
+                let adopted = adopt(kind, handles, workers).expect("adopted");
+                let expected = if kind == Kind::Stream { shared } else { given };
+                assert_eq!(adopted.len(), expected, "{given} sockets, {workers} workers");
+                for one in &adopted {
+                    let at = socket2::SockRef::from(one).local_addr().expect("bound").as_socket();
+                    assert_eq!(at, Some(address));
+                }
+            }
+            adopt(kind, Vec::new(), 1).expect_err("nothing to listen on");
         }
-        adopt(Vec::new(), 1).expect_err("nothing to listen on");
     }
 }

@@ -16,6 +16,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use frp_gateway_config::model::Protocol;
 use serde::{Deserialize, Serialize};
 
 /// Name of the admin listener's socket.
@@ -32,13 +33,24 @@ pub fn listener(name: &str) -> String {
 }
 
 /// What goes over a socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// Connections to accept.
     Stream,
     /// Datagrams.
     Datagram,
+}
+
+impl Kind {
+    /// What goes over the sockets of a listener.
+    #[must_use]
+    pub const fn of(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Http | Protocol::Tcp | Protocol::TlsPassthrough | Protocol::Frp => Self::Stream,
+            Protocol::Udp => Self::Datagram,
+        }
+    }
 }
 
 /// What a group of sockets is.

@@ -4,14 +4,14 @@ use std::{
     cell::RefCell,
     collections::HashMap,
     io,
-    net::SocketAddr,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::AsFd,
     time::{Duration, Instant},
 };
 
 use lb_algos::Tick;
 use rustix::net::RecvFlags;
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 
 use super::io::{Elapsed, until};
 use super::refuse;
@@ -128,6 +128,34 @@ pub async fn connect(
             Ok(Ok(stream)) => return Ok(stream),
             Ok(Err(error)) => last = (Failure::ConnectRefused, error),
             Err(Elapsed) => last = (Failure::ConnectTimeout, io::ErrorKind::TimedOut.into()),
+        }
+    }
+    Err(last)
+}
+
+/// A socket that sends to one of these addresses and hears of nobody else.
+///
+/// # Errors
+/// None of them can be sent to from here, or there are no descriptors or ports left.
+pub fn connect_datagrams(addresses: &[SocketAddr]) -> io::Result<UdpSocket> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "name not resolved");
+    for address in addresses {
+        let any: SocketAddr = if address.is_ipv4() {
+            (Ipv4Addr::UNSPECIFIED, 0).into()
+        } else {
+            (Ipv6Addr::UNSPECIFIED, 0).into()
+        };
+        let connected = std::net::UdpSocket::bind(any).and_then(|socket| {
+            socket.connect(address)?;
+            socket.set_nonblocking(true)?;
+            if refuse::is_scarce(&socket, refuse::Use::Endpoint) {
+                return Err(rustix::io::Errno::MFILE.into());
+            }
+            UdpSocket::from_std(socket)
+        });
+        match connected {
+            Ok(socket) => return Ok(socket),
+            Err(error) => last = error,
         }
     }
     Err(last)

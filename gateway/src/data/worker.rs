@@ -4,7 +4,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::{HashMap, HashSet},
     io,
-    net::TcpListener,
+    net::SocketAddr,
     rc::Rc,
     sync::{Arc, mpsc as std_mpsc},
     task::{Context, Waker},
@@ -26,7 +26,8 @@ use super::{
     buffer::Buffers,
     exchange::Scratch,
     hold::Lines,
-    listener::{self, Stop},
+    l4::udp::Desk,
+    listener::{self, Bound, Stop},
     pick::PolicyState,
     upstream::IdleConnections,
 };
@@ -48,7 +49,7 @@ const IDLE_GRACE: Duration = Duration::from_millis(500);
 enum Command {
     Open {
         slot: usize,
-        socket: TcpListener,
+        socket: Bound,
     },
     Close {
         slot: usize,
@@ -121,7 +122,7 @@ impl Workers {
 
     /// Begins to accept, the workers in turn on one of `sockets` each; on all of them, however many they are. The snapshot
     /// that has `slot` must be published already.
-    pub fn open(&self, slot: usize, sockets: Vec<TcpListener>) {
+    pub fn open(&self, slot: usize, sockets: Vec<Bound>) {
         for (worker, socket) in self.commands.iter().cycle().zip(sockets) {
             drop(worker.send(Command::Open { slot, socket }));
         }
@@ -203,6 +204,8 @@ pub struct Worker {
     next_connection: Cell<u64>,
     draining: Cell<bool>,
     closed_slots: RefCell<HashSet<usize>>,
+    /// Whose datagrams those to an address are.
+    datagram_slots: RefCell<HashMap<SocketAddr, usize>>,
     last_complaint: RefCell<HashMap<&'static str, (Instant, u64)>>,
 }
 
@@ -273,6 +276,7 @@ impl Worker {
             next_connection: Cell::new(0),
             draining: Cell::new(false),
             closed_slots: RefCell::default(),
+            datagram_slots: RefCell::default(),
             last_complaint: RefCell::default(),
         }
     }
@@ -318,6 +322,27 @@ impl Worker {
     #[must_use]
     pub fn is_closing(&self, slot: usize) -> bool {
         self.draining.get() || self.closed_slots.borrow().contains(&slot)
+    }
+
+    /// Which listener has this address, for datagrams.
+    #[must_use]
+    pub fn datagram_slot(&self, address: SocketAddr) -> Option<usize> {
+        self.datagram_slots.borrow().get(&address).copied()
+    }
+
+    /// Begins to serve a socket for datagrams.
+    fn open_datagrams(self: &Rc<Self>, socket: std::net::UdpSocket, slot: usize) -> Option<Rc<Desk>> {
+        match Desk::new(self, socket, slot) {
+            Ok(desk) => {
+                self.datagram_slots.borrow_mut().insert(desk.address(), slot);
+                spawn_local(Rc::clone(&desk).serve());
+                Some(desk)
+            }
+            Err(error) => {
+                tracing::error!(%error, "listener unusable");
+                None
+            }
+        }
     }
 
     /// Registers a connection and its task.
@@ -428,6 +453,7 @@ impl Worker {
 
 async fn run(worker: Rc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>) {
     let mut stops: HashMap<usize, Vec<Rc<Stop>>> = HashMap::new();
+    let mut desks: HashMap<usize, Vec<Rc<Desk>>> = HashMap::new();
     let mut sweep = tokio::time::interval(SWEEP);
     loop {
         let command = tokio::select! {
@@ -441,15 +467,26 @@ async fn run(worker: Rc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>)
             None => return,
             Some(Command::News) => worker.news.notify_waiters(),
             Some(Command::Open { slot, socket }) => {
-                let stop = Rc::new(Stop::default());
-                stops.entry(slot).or_default().push(Rc::clone(&stop));
                 worker.closed_slots.borrow_mut().remove(&slot);
-                spawn_local(listener::accept(Rc::clone(&worker), socket, slot, stop));
+                match socket {
+                    Bound::Stream(socket) => {
+                        let stop = Rc::new(Stop::default());
+                        stops.entry(slot).or_default().push(Rc::clone(&stop));
+                        spawn_local(listener::accept(Rc::clone(&worker), socket, slot, stop));
+                    }
+                    Bound::Datagram(socket) => {
+                        desks.entry(slot).or_default().extend(worker.open_datagrams(socket, slot));
+                    }
+                }
             }
             Some(Command::Close { slot, within }) => {
                 for stop in stops.remove(&slot).unwrap_or_default() {
                     stop.stop();
                 }
+                for desk in desks.remove(&slot).unwrap_or_default() {
+                    desk.close(within);
+                }
+                worker.datagram_slots.borrow_mut().retain(|_, whose| *whose != slot);
                 worker.closed_slots.borrow_mut().insert(slot);
                 worker.tell_to_close(|presence| presence.slot.get() == slot);
                 spawn_local(end_of_listener(Rc::clone(&worker), slot, within));
@@ -460,6 +497,10 @@ async fn run(worker: Rc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>)
                         Leaving::Closing => stop.stop(),
                         Leaving::HandedOver => stop.leave(),
                     }
+                }
+                // Where they stay open, sessions go on.
+                if leaving == Leaving::HandedOver {
+                    desks.drain().flat_map(|(_, desks)| desks).for_each(|desk| desk.leave());
                 }
                 spawn_local(drain(Rc::clone(&worker), within, done));
             }

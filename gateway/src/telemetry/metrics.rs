@@ -72,9 +72,11 @@ table! {
     VISITORS_GONE: Counter "frp_gateway_visitors_gone_total" ["listener"]
         "Visitors who went away before their answer was complete."
     RELAYS: Counter "frp_gateway_relays_total" ["listener", "end"]
-        "Connections of tcp and tls_passthrough listeners that have ended, by how. Only series that were touched are shown."
+        "Connections of tcp and tls_passthrough listeners, and sessions of udp ones, that have ended, by how. Only series that were touched are shown."
     RELAYED_BYTES: Counter "frp_gateway_relayed_bytes_total" ["listener", "direction"]
         "Bytes of connections that have ended: in (from visitors), out (to visitors). Only series that were touched are shown."
+    DATAGRAMS_DROPPED: Counter "frp_gateway_datagrams_dropped_total" ["listener"]
+        "Datagrams that were not sent on: no member, too many sessions or too many waiting, a full socket."
     ENDPOINT_IN_FLIGHT: Gauge "frp_gateway_endpoint_in_flight" ["endpoint"]
         "Requests at the endpoint that have not ended."
     ENDPOINT_CONNECTS: Counter "frp_gateway_endpoint_connects_total" ["endpoint"]

@@ -182,6 +182,8 @@ pub struct ListenerShard {
     pub aborted: Counter,
     /// Visitors who went away before their answer was complete.
     pub visitor_gone: Counter,
+    /// Datagrams of either side that were not sent on.
+    pub datagrams_dropped: Counter,
     /// Relayed connections by how they ended: [`ENDS`].
     pub relays: [Counter; ENDS.len()],
     /// Bytes relayed: from visitors, to visitors.

@@ -204,7 +204,7 @@ async fn run(
     let mut crowded = false;
     loop {
         let chosen = match search.choose(&tried) {
-            Chosen::Full => search.wait(&tried, visitor).await,
+            Chosen::Full => search.wait(&tried, |cx| poll_gone(visitor, cx)).await,
             Chosen::Member(index, why, slot) => Ok((index, why, slot)),
             Chosen::Nobody | Chosen::SessionAway => Err(search.nobody_left(&tried, absent)),
         };
@@ -258,7 +258,7 @@ async fn run(
 }
 
 /// Hash of what the connection is to stay with: the visitor's address, if the pool goes by it.
-fn key_of(pool: &Pool, visitor: IpAddr) -> Option<u64> {
+pub(super) fn key_of(pool: &Pool, visitor: IpAddr) -> Option<u64> {
     let kind = pool.keyed.as_ref().map_or(pool.policy, |(kind, _)| *kind);
     let (ipv4_prefix, ipv6_prefix) = match (&pool.affinity, pool.balance) {
         (Some(Affinity::SourceIp { ipv4_prefix, ipv6_prefix }), _) => (*ipv4_prefix, *ipv6_prefix),
@@ -272,15 +272,17 @@ fn key_of(pool: &Pool, visitor: IpAddr) -> Option<u64> {
 }
 
 /// The search for a member.
-struct Search<'a> {
-    worker: &'a Worker,
-    errand: &'a Errand,
-    scope: Scope,
-    key: Option<u64>,
+pub(super) struct Search<'a> {
+    pub(super) worker: &'a Worker,
+    pub(super) errand: &'a Errand,
+    pub(super) scope: Scope,
+    /// Hash of what it is to stay with ([`key_of`]).
+    pub(super) key: Option<u64>,
 }
 
 impl<'a> Search<'a> {
-    fn choose(&self, tried: &[usize]) -> Chosen<'a> {
+    /// A slot at a member that is not among `tried`.
+    pub(super) fn choose(&self, tried: &[usize]) -> Chosen<'a> {
         let pool = &self.errand.pool;
         if pool.limited && !pool.queue.is_empty() {
             return Chosen::Full;
@@ -313,17 +315,17 @@ impl<'a> Search<'a> {
         })
     }
 
-    /// Waits in the pool's line. A visitor who has finished sending may still wait for bytes; one who resets has gone.
-    async fn wait(&self, tried: &[usize], visitor: &Resetting) -> Result<(usize, Why, InFlight<'a>), Stop> {
-        let mut byte = [0];
-        let gone = |cx: &mut Context<'_>| match visitor.stream.poll_peek(cx, &mut ReadBuf::new(&mut byte)) {
-            Poll::Ready(Err(_)) => Poll::Ready(()),
-            Poll::Ready(Ok(_)) | Poll::Pending => Poll::Pending,
-        };
+    /// Waits in the pool's line; `gone` says when the visitor has left.
+    pub(super) async fn wait(
+        &self,
+        tried: &[usize],
+        gone: impl FnMut(&mut Context<'_>) -> Poll<()>,
+    ) -> Result<(usize, Why, InFlight<'a>), Stop> {
         line::wait(self.worker, &self.errand.pool, None, None, |limit| self.look(tried, limit), gone).await
     }
 
-    fn nobody_left(&self, tried: &[usize], absent: usize) -> Stop {
+    /// Why nobody can have it any more.
+    pub(super) fn nobody_left(&self, tried: &[usize], absent: usize) -> Stop {
         let refusal = match (absent, tried.len()) {
             (0, 0) => Refusal::NoEndpoint,
             (0, _) => Refusal::ConnectFailed,
@@ -335,7 +337,7 @@ impl<'a> Search<'a> {
     }
 
     /// Counts a failure, and sends the next connection elsewhere.
-    fn failed(&self, member: &Member, failure: Failure, begun: Tick) {
+    pub(super) fn failed(&self, member: &Member, failure: Failure, begun: Tick) {
         member.endpoint.stats.of(self.worker.id).failures[failure as usize].inc();
         let now = clock::now();
         outcome::record(self.worker, &self.errand.pool, member, Outcome::GatewayError, now.since(begun), now);
@@ -348,6 +350,14 @@ impl<'a> Search<'a> {
         let now = clock::now();
         let until = now.saturating_add(time);
         self.worker.absences.borrow_mut().leave_out(self.scope, member.endpoint.number, now, until);
+    }
+}
+
+/// Whether the visitor has left: who has finished sending may still wait for bytes, who resets has gone.
+fn poll_gone(visitor: &Resetting, cx: &mut Context<'_>) -> Poll<()> {
+    match visitor.stream.poll_peek(cx, &mut ReadBuf::new(&mut [0])) {
+        Poll::Ready(Err(_)) => Poll::Ready(()),
+        Poll::Ready(Ok(_)) | Poll::Pending => Poll::Pending,
     }
 }
 

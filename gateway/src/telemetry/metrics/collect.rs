@@ -210,6 +210,7 @@ fn listeners(families: &mut Families, snapshot: &Snapshot) {
             let bytes = listener.stats.sum(|shard| &shard.relayed[at]);
             touched(families, super::RELAYED_BYTES, direction, bytes);
         }
+        families.add(super::DATAGRAMS_DROPPED, &[name], sum(|shard| &shard.datagrams_dropped));
         for (at, class) in ERROR_CLASSES.iter().enumerate() {
             let count = listener.stats.sum(|shard| &shard.own_answers[at]);
             families.add(super::OWN_ANSWERS, &[name, class], count);
