@@ -96,7 +96,8 @@ pub(crate) static TIMEOUTS: Section = Section {
             "stream_idle",
             POSITIVE,
             "5m",
-            "While a body flows or an upgraded connection is open: no byte in either direction.",
+            "While a body flows, an upgraded connection or one of `tcp` and `tls_passthrough` is open: no byte in either direction. \
+             Ends a session of `udp`, where the default is 60s.",
         ),
     ],
     planned: &[],

@@ -1,6 +1,6 @@
 //! `listeners`: bound addresses.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use ipnet::IpNet;
 
@@ -42,7 +42,7 @@ fn listener(ctx: &mut Ctx<'_>, at: &At<'_>, frps: &[Frps], known: &Known) -> Lis
         frp: (protocol == Protocol::Frp).then(|| frp(ctx, &fields, frps, known)),
         tls: fields.get("tls").map(|at| tls(ctx, &at)),
         trusted_proxies: networks(ctx, &fields, "trusted_proxies"),
-        timeouts: timeouts(ctx, &part("timeouts")),
+        timeouts: timeouts(ctx, &part("timeouts"), protocol),
         limits: limits(ctx, &part("limits")),
     }
 }
@@ -128,12 +128,18 @@ fn tls(ctx: &mut Ctx<'_>, at: &At<'_>) -> ListenerTls {
     ListenerTls { certificates: items.iter().map(|at| certificate(at, ctx)).collect() }
 }
 
-fn timeouts(ctx: &mut Ctx<'_>, at: &At<'_>) -> ListenerTimeouts {
+/// Longest silence of a session of datagrams, which nobody ends, unless it is said.
+const DATAGRAMS_IDLE: Duration = Duration::from_secs(60);
+
+fn timeouts(ctx: &mut Ctx<'_>, at: &At<'_>, protocol: Protocol) -> ListenerTimeouts {
     let fields = Fields::open(ctx, at, &keys::TIMEOUTS);
     ListenerTimeouts {
         header: fields.duration(ctx, "header"),
         idle: fields.duration(ctx, "idle"),
-        stream_idle: fields.duration(ctx, "stream_idle"),
+        stream_idle: match (protocol, fields.get("stream_idle")) {
+            (Protocol::Udp, None) => DATAGRAMS_IDLE,
+            _ => fields.duration(ctx, "stream_idle"),
+        },
     }
 }
 

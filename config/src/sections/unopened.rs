@@ -21,7 +21,16 @@ pub(super) fn check(ctx: &mut Ctx<'_>, fields: &Fields<'_>, pool: &Pool) {
                 .help("write \"affinity: source_ip\""),
         );
     }
-    if let (Some(at), Some(HealthCheck::Http { .. })) =
+    if let (Carries::Udp, Some(at)) = (carries, fields.get("health")) {
+        ctx.push(
+            Fault::error(
+                &at,
+                "no-probe",
+                format!("{what}: nothing can be asked that every application answers"),
+            )
+            .help("remove health: a member that nobody listens at is found by its visitors' datagrams"),
+        );
+    } else if let (Some(at), Some(HealthCheck::Http { .. })) =
         (fields.get("health"), pool.health.as_ref().map(|health| &health.check))
     {
         let at = field(&at, "http").unwrap_or(at);
