@@ -4,15 +4,23 @@
 #[path = "common/apps.rs"]
 mod apps;
 mod common;
+#[path = "common/control.rs"]
+mod control;
+#[path = "common/takeover.rs"]
+mod takeover;
 
 use std::{
     net::SocketAddr,
     time::{Duration, Instant},
 };
 
-use apps::connect_from;
+use apps::{connect_from, named};
 use common::{Endpoint, Wire, eventually, field, get, ok, status};
-use frp_gateway_loadtest::lab::Gateway;
+use frp_gateway_loadtest::lab::{FrpcOptions, Gateway, Proxy};
+use tokio::{
+    io::{AsyncWriteExt, copy_bidirectional},
+    net::{TcpListener, TcpStream},
+};
 
 /// Named.
 const PROXY: &str = "127.0.0.1";
@@ -284,7 +292,6 @@ async fn tcp_and_tls_passthrough_pass_on_who_the_header_named_and_every_byte_beh
 
 #[tokio::test]
 async fn affinity_by_source_goes_by_the_address_in_the_header() {
-    let named = |name: &'static str| Endpoint::answering(ok(name));
     let (one, two) = (named("one").await, named("two").await);
     let (_gateway, address) = common::gateway(&[&one, &two], "affinity: source_ip", NAMED).await;
     let mut served = std::collections::BTreeMap::new();
@@ -295,4 +302,40 @@ async fn affinity_by_source_goes_by_the_address_in_the_header() {
         *served.entry(first).or_insert(0) += 1;
     }
     assert_eq!(served.len(), 2, "visitors behind one proxy are told apart: {served:?}");
+}
+
+/// A balancer before the gateway: it says of each connection that it came from `source`.
+async fn balancer(to: SocketAddr, source: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("bound");
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut gateway = TcpStream::connect(to).await.expect("the gateway listens");
+                let header = format!("PROXY TCP4 {source} 198.51.100.1 40000 7000\r\n");
+                gateway.write_all(header.as_bytes()).await.expect("sent");
+                drop(copy_bidirectional(&mut client, &mut gateway).await);
+            });
+        }
+    });
+    address
+}
+
+/// Real frps and frpc; needs `frp-lab/build`.
+#[tokio::test]
+async fn an_frp_listener_knows_its_clients_by_the_address_in_the_header() {
+    let site = control::Site::start(&["a"], "proxy_protocol: 127.0.0.1", "").await;
+    let app = named("app").await;
+    let mut held = Vec::new();
+    for source in ["203.0.113.7", "203.0.113.8"] {
+        let through = balancer(site.frp, source).await;
+        let domain = format!("{}.test", source.replace('.', "-"));
+        let proxy = Proxy::http("web", app.address, &[&domain]);
+        held.push(site.frpc(FrpcOptions::to(through).user(source).proxy(proxy)).await);
+    }
+    let all = site.world.gateway().api("/api/v1/clients").await.expect("the API answers");
+    let mut known: Vec<_> =
+        all.as_array().into_iter().flatten().map(|one| one["address"].to_string()).collect();
+    known.sort();
+    assert_eq!(known, ["\"203.0.113.7:40000\"", "\"203.0.113.8:40000\""], "{all}");
 }

@@ -12,10 +12,11 @@ use std::{
 
 use frp_gateway_loadtest::lab::{Gateway, Proxy, until};
 use raw::{SOON, Site, gateway, members};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::{net::UdpSocket, task::JoinHandle, time::timeout};
 
 /// An application that answers each datagram with its name, a blank, the number of datagrams from that source so far, a
-/// blank, and the datagram; to `length N` with N bytes.
+/// blank, and the datagram; to `length N` with N bytes, to `measure` and more with the length of it all.
 struct App {
     address: SocketAddr,
     task: JoinHandle<()>,
@@ -45,6 +46,7 @@ impl App {
                 let said = String::from_utf8_lossy(&datagram[..n]).into_owned();
                 let answer = match said.strip_prefix("length ").and_then(|length| length.parse().ok()) {
                     Some(length) => "x".repeat(length),
+                    None if said.starts_with("measure") => n.to_string(),
                     None => format!("{name} {count} {said}"),
                 };
                 drop(socket.send_to(answer.as_bytes(), from).await);
@@ -154,7 +156,7 @@ async fn counted(gateway: &Gateway, name: &str, labels: &[&str], count: f64) {
         (metric(gateway, name, labels).await.to_string() == count.to_string()).then_some(())
     })
     .await
-    .unwrap_or_else(|error| panic!("{error}\n{}", gateway.log()));
+    .expect("it is counted");
 }
 
 /// Whom these many new visitors come to.
@@ -223,6 +225,21 @@ async fn sessions_of_a_killed_frps_go_on_at_another_within_one_datagram() {
         sites[1].frps.restart().await.expect("frps starts again");
         sites[1].frpc.restart().await.expect("frpc starts again");
     }
+}
+
+#[tokio::test]
+async fn sessions_of_a_frozen_frps_move_once_that_is_known() {
+    let (mut sites, _apps) = two().await;
+    let gateway = by_name(&sites).await;
+    let (before, visitors) = shares(address(&gateway).await, 8).await;
+    assert_eq!(before.len(), 2, "{before:?}");
+    sites[1].frps.sigstop();
+    let begun = Instant::now();
+    for visitor in &visitors {
+        assert_eq!(visitor.ask_again("who").await, "a", "{}", gateway.log());
+    }
+    println!("all moved after {:?}", begun.elapsed());
+    sites[1].frps.sigcont();
 }
 
 #[tokio::test]
@@ -393,10 +410,87 @@ async fn frp_cuts_datagrams_at_1500_bytes_and_the_gateway_does_not() {
     assert_eq!(visitor.hear(SOON).await.expect("an answer").len(), 1500);
     visitor.say("length 1501").await;
     assert_eq!(visitor.hear(SOON).await.expect("an answer").len(), 1500, "by FRP, silently");
+    visitor.say(&format!("{:x<2000}", "measure")).await;
+    assert_eq!(visitor.hear(SOON).await.as_deref(), Some("1500"), "the same way there");
     let direct = direct(&apps[0], "").await;
     let visitor = Visitor::to(address(&direct).await).await;
     for length in [0, 1501, 9000, 60000] {
         visitor.say(&format!("length {length}")).await;
         assert_eq!(visitor.hear(SOON).await.expect("an answer").len(), length);
+        visitor.say(&format!("{:x<1$}", "measure", length.max(7))).await;
+        assert_eq!(visitor.hear(SOON).await, Some(length.max(7).to_string()));
+    }
+}
+
+#[tokio::test]
+async fn an_upgrade_leaves_no_datagram_unanswered() {
+    let app = App::start("a").await;
+    let gateway = direct(&app, "").await;
+    let address = address(&gateway).await;
+    let visitors: Vec<_> = (0..8)
+        .map(|_| {
+            tokio::spawn(async move {
+                let visitor = Visitor::to(address).await;
+                let (mut lost, begun) = (0, Instant::now());
+                let mut asked = 0;
+                while begun.elapsed() < Duration::from_secs(3) {
+                    asked += 1;
+                    lost += usize::from(visitor.try_ask("who", Duration::from_secs(2)).await.is_none());
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+                (asked, lost)
+            })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let admin = format!("http://{}", gateway.admin());
+    let binary = env!("CARGO_BIN_EXE_frp-gateway");
+    let done = tokio::process::Command::new(binary).args(["upgrade", "--admin", &admin]).output().await;
+    let done = done.expect("it runs");
+    let log = gateway.log();
+    let pid =
+        log.lines().find_map(|line| line.split_once("upgrade: the new process starts")?.1.split_once("pid="));
+    let pid = pid.and_then(|(_, pid)| pid.split(' ').next()?.parse().ok()).and_then(Pid::from_raw);
+    let mut total = (0, 0);
+    for visitor in visitors {
+        let (asked, lost) = visitor.await.expect("a visitor");
+        total = (total.0 + asked, total.1 + lost);
+    }
+    // Nobody's child here.
+    let killed = pid.map(|pid| kill_process(pid, Signal::KILL));
+    assert_eq!(killed, Some(Ok(())), "the new process serves");
+    assert!(done.status.success(), "{}\n{}", String::from_utf8_lossy(&done.stderr), gateway.log());
+    assert!(total.0 > 1000 && total.1 == 0, "asked and lost {total:?}\n{}", gateway.log());
+}
+
+#[tokio::test]
+async fn what_frpc_adds_of_its_own_is_in_the_first_datagram_and_names_the_gateway_or_nobody() {
+    let app = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
+    let at = app.local_addr().expect("bound");
+    let hear = async || {
+        let mut got = vec![0; 2048];
+        let (n, from) = timeout(SOON, app.recv_from(&mut got)).await.expect("in time").expect("received");
+        app.send_to(b"answer", from).await.expect("sent");
+        got[..n].to_vec()
+    };
+    for version in ["v1", "v2"] {
+        let proxy = Proxy::new("dns", "udp", at).line("remotePort = 0");
+        let proxy = proxy.line(&format!("transport.proxyProtocolVersion = {version:?}"));
+        let sites = [Site::start("a", vec![proxy]).await];
+        let gateway = by_port(&sites, LISTENER, "").await;
+        let visitor = Visitor::to(address(&gateway).await).await;
+        visitor.say("hello").await;
+        let first = hear().await;
+        if version == "v1" {
+            assert_eq!(first, b"PROXY UNKNOWN\r\nhello");
+        } else {
+            let begin =
+                [&b"\r\n\r\n\0\r\nQUIT\n"[..], &[0x21, 0x12, 0, 12, 127, 0, 0, 1, 127, 0, 0, 1]].concat();
+            assert_eq!((&first[..24], &first[28..]), (&begin[..], &b"hello"[..]));
+            let visitors = visitor.socket.local_addr().expect("bound").port().to_be_bytes();
+            assert_ne!(first[24..26], visitors, "the port of the gateway's session");
+        }
+        visitor.say("hello").await;
+        assert_eq!(hear().await, b"hello", "once a session");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use frp_gateway_config::model::{AccessLog, AdaptiveLimit, Outlier};
+use frp_gateway_config::model::{AccessLog, AdaptiveLimit, Outlier, Protocol};
 use lb_algos::Tick;
 
 use super::*;
@@ -183,6 +183,18 @@ fn a_moved_listener_is_bound_before_anything_is_given_up() {
     replay.load(|_| {});
     let effects = replay.load(|config| config.listeners[0].bind = "127.0.0.1:8081".parse().unwrap());
     assert_eq!(words(&effects), ["bind web (listeners[0].bind)", "publish", "log Reloaded"]);
+}
+
+#[test]
+fn a_listener_that_turns_to_datagrams_is_bound_anew_at_the_same_address() {
+    let mut replay = Replay::new();
+    replay.load(|config| config.listeners[0].protocol = Protocol::Tcp);
+    let effects = replay.load(|config| config.listeners[0].protocol = Protocol::Udp);
+    assert_eq!(words(&effects), ["bind web (listeners[0].bind)", "publish", "log Reloaded"]);
+    let effects = replay.load(|config| config.listeners[0].protocol = Protocol::Tcp);
+    assert_eq!(words(&effects), ["bind web (listeners[0].bind)", "publish", "log Reloaded"]);
+    let effects = replay.load(|config| config.listeners[0].protocol = Protocol::Http);
+    assert_eq!(words(&effects), ["publish", "log Reloaded"], "the same sockets");
 }
 
 #[test]

@@ -201,9 +201,10 @@ impl Session {
 }
 
 impl Upstream {
-    /// Whether it still is what the listener leads to. Looks only when something was published.
+    /// Whether it still is what the listener leads to, and not known to be frozen. Looks for it only when something was
+    /// published.
     fn is_member(&mut self, worker: &Worker, listener: &Listener) -> bool {
-        if self.endpoint.is_gone() {
+        if self.endpoint.is_gone() || self.endpoint.is_frozen() {
             return false;
         }
         let snapshot = worker.snapshot();
