@@ -148,7 +148,8 @@ pub fn connect_datagrams(addresses: &[SocketAddr]) -> io::Result<UdpSocket> {
         let connected = std::net::UdpSocket::bind(any).and_then(|socket| {
             socket.connect(address)?;
             socket.set_nonblocking(true)?;
-            if refuse::is_scarce(&socket, refuse::Use::Endpoint) {
+            // The one descriptor of a visitor whose address may be forged: those of requests' endpoints are not for it.
+            if refuse::is_scarce(&socket, refuse::Use::Visitor) {
                 return Err(rustix::io::Errno::MFILE.into());
             }
             UdpSocket::from_std(socket)
