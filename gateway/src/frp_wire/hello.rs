@@ -100,13 +100,15 @@ pub fn peek(bytes: &[u8]) -> Peeked {
         First::NeedMore => Peeked::NeedMore,
         First::Unknown => Peeked::Unknown,
         First::Tls { .. } | First::WebSocket => Peeked::Opaque,
-        First::Yamux => match yamux::first_stream(bytes) {
-            None => Peeked::Unknown,
-            Some(stream) => match sniff(&stream) {
+        First::Yamux => {
+            let stream = yamux::first_stream(bytes);
+            let peeked = match sniff(&stream.data) {
                 First::NeedMore => Peeked::NeedMore,
-                first => in_clear(first, &stream),
-            },
-        },
+                first => in_clear(first, &stream.data),
+            };
+            // A message that is whole counts, whatever came along behind it.
+            if stream.broken && peeked == Peeked::NeedMore { Peeked::Unknown } else { peeked }
+        }
         first => in_clear(first, bytes),
     }
 }
@@ -163,10 +165,9 @@ fn v2_message(mut bytes: &[u8]) -> Taken<(u16, &[u8])> {
 #[must_use]
 pub fn answer(first: First, bytes: &[u8]) -> Answer {
     if first == First::Yamux {
-        return match yamux::first_stream(bytes) {
-            None => Answer::Other,
-            Some(stream) => clear_answer(&stream),
-        };
+        let stream = yamux::first_stream(bytes);
+        let told = clear_answer(&stream.data);
+        return if stream.broken && told == Answer::NeedMore { Answer::Other } else { told };
     }
     clear_answer(bytes)
 }
@@ -263,6 +264,16 @@ mod tests {
             }
         }
         assert_eq!(answer(First::V1Login, &v1_bytes(b'1', r#"{"error":"token"}"#)), Answer::Refused);
+    }
+
+    #[test]
+    fn garbage_behind_a_whole_message_changes_nothing_and_in_its_place_ends_it() {
+        let garbage = b"and this is no frame";
+        let login = v1_bytes(b'o', LOGIN);
+        let whole = [&in_yamux(&login)[..], garbage].concat();
+        assert_eq!(peek(&whole), peek(&in_yamux(&login)), "as if it had come a moment later");
+        let cut = [&in_yamux(&login[..20])[..], garbage].concat();
+        assert_eq!((peek(&cut), answer(First::Yamux, &cut)), (Peeked::Unknown, Answer::Other));
     }
 
     #[test]

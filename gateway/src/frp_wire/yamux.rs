@@ -28,19 +28,28 @@ fn header(bytes: &[u8]) -> Taken<Header> {
     Taken::Whole(Header { kind: *kind, stream, length }, HEADER)
 }
 
-/// The data of the first stream that carries any, as far as `bytes` hold it: in order, without frames. `None` when `bytes` are
-/// not a yamux session.
+/// What is known of the first stream that carries data.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Begun {
+    /// Its data: in order, without frames.
+    pub data: Vec<u8>,
+    /// What follows is no yamux, so no more will come.
+    pub broken: bool,
+}
+
+/// The first stream that carries any data, as far as `bytes` hold it.
 ///
-/// O(bytes). Other streams, window updates and pings are skipped.
+/// O(bytes). Other streams, window updates and pings are skipped. More bytes only ever append to the data, so what was read
+/// from it stays true, whether or not what broke the session came along with it.
 #[must_use]
-pub fn first_stream(bytes: &[u8]) -> Option<Vec<u8>> {
+pub fn first_stream(bytes: &[u8]) -> Begun {
     let (mut data, mut of) = (Vec::new(), None);
     let mut rest = bytes;
     loop {
         let (frame, used) = match header(rest) {
             Taken::Whole(frame, used) => (frame, used),
-            Taken::NeedMore => return Some(data),
-            Taken::Invalid => return None,
+            Taken::NeedMore => return Begun { data, broken: false },
+            Taken::Invalid => return Begun { data, broken: true },
         };
         rest = &rest[used..];
         if frame.kind != DATA {
@@ -48,7 +57,7 @@ pub fn first_stream(bytes: &[u8]) -> Option<Vec<u8>> {
         }
         let length = usize::try_from(frame.length).unwrap_or(usize::MAX);
         if frame.stream == 0 || length > MOST {
-            return None;
+            return Begun { data, broken: true };
         }
         let there = length.min(rest.len());
         if length > 0 && *of.get_or_insert(frame.stream) == frame.stream {
@@ -56,7 +65,7 @@ pub fn first_stream(bytes: &[u8]) -> Option<Vec<u8>> {
         }
         rest = &rest[there..];
         if there < length {
-            return Some(data);
+            return Begun { data, broken: false };
         }
     }
 }
@@ -88,17 +97,17 @@ pub(super) mod tests {
                     sent.extend(part);
                 }
             }
-            prop_assert_eq!(first_stream(&wire), Some(sent.clone()));
+            prop_assert_eq!(first_stream(&wire), Begun { data: sent.clone(), broken: false });
             for n in 0..wire.len() {
-                let seen = first_stream(&wire[..n]).expect("a beginning is no fault");
-                prop_assert!(sent.starts_with(&seen), "{} bytes: {:?} of {:?}", n, seen, sent);
+                let seen = first_stream(&wire[..n]);
+                prop_assert!(!seen.broken && sent.starts_with(&seen.data), "{} bytes: {:?} of {:?}", n, seen, sent);
             }
         }
 
         #[test]
         fn any_bytes_are_read_without_harm(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let seen = first_stream(&bytes);
-            prop_assert!(seen.is_none_or(|seen| seen.len() <= bytes.len()));
+            prop_assert!(seen.data.len() <= bytes.len());
         }
     }
 }

@@ -116,10 +116,11 @@ enum No {
 /// The ClientHello's body, put together from its records; `None` = some of it is missing.
 fn hello(bytes: &[u8]) -> Result<Option<Vec<u8>>, No> {
     // SSL 2: two bytes of length, then CLIENT-HELLO and the version wanted. Some scanners still ask.
-    if let [first, _, 1, 0 | 3, ..] = bytes
-        && first & 0x80 != 0
-    {
-        return Err(No::Broken(Alert::ProtocolVersion));
+    match bytes {
+        [0x80..=0xff, _, 1, 0 | 3, ..] => return Err(No::Broken(Alert::ProtocolVersion)),
+        // Not yet told from what isn't TLS at all: what it is must not depend on how it was cut on its way.
+        [0x80..=0xff] | [0x80..=0xff, _] | [0x80..=0xff, _, 1] => return Ok(None),
+        _ => {}
     }
     let mut rest = bytes;
     let mut parts: Vec<&[u8]> = Vec::new();
@@ -231,7 +232,7 @@ fn host_name(content: &[u8]) -> Result<Option<String>, Alert> {
     let Some(name) = found else { return Ok(None) };
     let name = name.strip_suffix(b".").unwrap_or(name);
     let sound = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
-    if name.is_empty() || name.len() > 255 || !name.iter().all(sound) {
+    if name.is_empty() || name.ends_with(b".") || name.len() > 255 || !name.iter().all(sound) {
         return Err(Alert::IllegalParameter);
     }
     Ok(Some(name.iter().map(|byte| char::from(byte.to_ascii_lowercase())).collect()))

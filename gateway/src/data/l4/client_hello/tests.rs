@@ -210,3 +210,25 @@ proptest! {
         prop_assert_eq!(parse(&out), named("app.test"));
     }
 }
+
+#[test]
+fn ssl_2_is_told_from_what_is_not_tls_however_slowly_it_comes() {
+    let asks = [0x80, 0x2e, 1, 3, 1, 0, 0x15];
+    for n in 0..4 {
+        assert_eq!(parse(&asks[..n]), Parsed::Incomplete, "{n} bytes");
+    }
+    assert_eq!(parse(&asks), Parsed::Broken(Alert::ProtocolVersion));
+    assert_eq!(parse(&[0x80, 0x2e, 2]), Parsed::Foreign);
+}
+
+#[test]
+fn a_name_with_two_dots_at_its_end_is_refused() {
+    let name = |name: &[u8]| {
+        let length = |bytes: &[u8]| u16::try_from(bytes.len()).expect("short").to_be_bytes();
+        let entry = [&[0][..], &length(name), name].concat();
+        let list = [&length(&entry)[..], &entry].concat();
+        parse(&made(Some(&[(0, &list)])))
+    };
+    assert_eq!(name(b"a.test."), named("a.test"));
+    assert_eq!(name(b"a.test.."), Parsed::Broken(Alert::IllegalParameter));
+}
