@@ -71,12 +71,13 @@ enum Command {
         #[arg(long, value_enum, default_value = "text")]
         format: Output,
     },
-    /// Say where a request would go and why, by the running gateway's live state. Nothing is sent to any endpoint.
+    /// Say where a request or a connection would go and why, by the running gateway's live state. Nothing is sent to any endpoint.
     ///
-    /// Ends with 0 when an endpoint would get the request, 1 when none would, 2 when there is no answer.
+    /// Ends with 0 when an endpoint would get it, 1 when none would, 2 when there is no answer.
     Explain {
-        /// What is asked for: `http://HOST:PORT/PATH`
-        url: String,
+        /// What is asked for: `http://HOST:PORT/PATH`, `tcp://HOST:PORT`, `udp://HOST:PORT` or `tls://NAME:PORT`.
+        #[arg(required_unless_present = "listener")]
+        url: Option<String>,
         /// A header that goes with it; may be repeated.
         #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = header)]
         headers: Vec<(String, String)>,
@@ -168,7 +169,7 @@ pub fn main(arguments: &Arguments) -> ExitCode {
         Command::Check { file, format } => check(file, *format),
         Command::Explain { url, headers, method, from, listener, format, reach } => {
             let ask = Ask {
-                url: url.clone(),
+                url: url.clone().unwrap_or_default(),
                 method: method.clone(),
                 headers: headers.clone(),
                 from: *from,

@@ -1,8 +1,10 @@
-//! `POST /api/v1/explain`: what would become of a request. Nothing is sent anywhere.
+//! `POST /api/v1/explain`: what would become of a request or of a connection. Nothing is sent anywhere.
+
+mod line;
 
 use std::{
     hash::{BuildHasher, RandomState},
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
 };
 
@@ -14,13 +16,14 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 
+use self::line::Line;
 use super::App;
 use frp_gateway_config::model::Protocol;
 
 use crate::{
     clock,
     control::state::State as ControlState,
-    data::explain::{Asked, explain as explain_request},
+    data::explain::{Asked, Connecting, explain as explain_request, explain_connection},
     snapshot::{Listener, Snapshot},
 };
 
@@ -28,7 +31,10 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ask {
-    /// `http://host[:port]/path?query`; the scheme may be left out.
+    /// `http://host[:port]/path?query`; the scheme may be left out. Or a connection: `tcp://host:port`, `udp://host:port`,
+    /// `tls://name[:port]`, an address there for one that asks for no name. May be left out where a listener of connections
+    /// is named.
+    #[serde(default)]
     pub url: String,
     /// Default `GET`.
     #[serde(default = "get")]
@@ -68,17 +74,34 @@ impl Fault {
 pub async fn explain(State(app): State<App>, ask: Result<Json<Ask>, JsonRejection>) -> Response {
     let answer = ask.map_err(|rejection| Fault::new(rejection.body_text())).and_then(|Json(ask)| {
         let (state, snapshot) = (app.control.state(), app.published.load_full());
+        let listeners = Listeners { state: &state, snapshot: &snapshot };
+        let peer = ask.from.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let (now, seed) = (clock::now(), RandomState::new().hash_one(0));
+        if let Some(line) = Line::of(&ask, &listeners)? {
+            return Ok(explain_connection(&Connecting {
+                snapshot: &snapshot,
+                listener: listeners.for_line(ask.listener.as_deref(), &line)?,
+                name: &line.name,
+                url: &line.url,
+                peer,
+                now,
+                seed,
+            }));
+        }
+        if let Some(fault) = ask.listener.as_deref().and_then(|name| listeners.is_not_for_requests(name)) {
+            return Err(fault);
+        }
         let head = Head::of(&ask)?;
-        let listener = listener(&state, &snapshot, ask.listener.as_deref(), head.port)?;
+        let listener = listeners.for_request(ask.listener.as_deref(), head.port)?;
         Ok(explain_request(&Asked {
             snapshot: &snapshot,
             listener,
             method: &ask.method,
             url: &head.url,
             wire: &head.wire,
-            peer: ask.from.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-            now: clock::now(),
-            seed: RandomState::new().hash_one(0),
+            peer,
+            now,
+            seed,
         }))
     });
     match answer {
@@ -104,7 +127,11 @@ impl Head {
         let default = match uri.scheme_str() {
             Some("http") => 80,
             Some("https") => 443,
-            _ => return Err(not_a_url("the scheme must be http or https")),
+            _ => {
+                return Err(not_a_url(
+                    "the scheme must be http or https, or tcp, udp or tls for a connection",
+                ));
+            }
         };
         let Some(authority) = uri.authority().filter(|authority| !authority.host().is_empty()) else {
             return Err(not_a_url("it names no host"));
@@ -138,47 +165,110 @@ impl Head {
     }
 }
 
-/// The listener that is meant: the one named, or the one on that port, or the only one.
-fn listener<'a>(
-    state: &ControlState,
+/// The listeners, to find the one that is meant.
+struct Listeners<'a> {
+    state: &'a ControlState,
     snapshot: &'a Snapshot,
-    name: Option<&str>,
-    port: u16,
-) -> Result<&'a Arc<Listener>, Fault> {
-    // One that was removed stays in the snapshot until its visitors are gone. Requests are seen on http listeners alone.
-    let configured = |listener: &&Arc<Listener>| {
-        let mut all = state.config.iter().flat_map(|config| &config.listeners);
-        all.any(|known| *known.name == *listener.name && known.protocol == Protocol::Http)
-    };
-    let all: Vec<_> = snapshot.listeners.iter().flatten().filter(configured).collect();
-    let address = |listener: &Listener| state.addresses.get(&*listener.name);
-    let choices = || {
-        let told = |listener: &&Arc<Listener>| match address(listener) {
+}
+
+impl<'a> Listeners<'a> {
+    /// Those of this protocol. One that was removed stays in the snapshot until its visitors are gone; it isn't meant.
+    fn of(&self, protocol: Protocol) -> Vec<&'a Arc<Listener>> {
+        let configured = |listener: &&Arc<Listener>| self.protocol(&listener.name) == Some(protocol);
+        self.snapshot.listeners.iter().flatten().filter(configured).collect()
+    }
+
+    /// What is spoken on the one of this name.
+    fn protocol(&self, name: &str) -> Option<Protocol> {
+        let mut all = self.state.config.iter().flat_map(|config| &config.listeners);
+        all.find(|known| *known.name == *name).map(|known| known.protocol)
+    }
+
+    fn address(&self, listener: &Listener) -> Option<SocketAddr> {
+        self.state.addresses.get(&*listener.name).copied()
+    }
+
+    fn fault(&self, error: String, among: &[&Arc<Listener>]) -> Fault {
+        let told = |listener: &&Arc<Listener>| match self.address(listener) {
             Some(address) => format!("{} ({address})", listener.name),
             None => listener.name.to_string(),
         };
-        all.iter().map(told).collect()
-    };
-    if let Some(name) = name {
-        return all.iter().find(|listener| &*listener.name == name).copied().ok_or_else(|| Fault {
-            error: format!("no http listener is called {name:?}"),
-            choices: choices(),
-        });
+        Fault { error, choices: among.iter().map(told).collect() }
     }
-    let on_port: Vec<_> =
-        all.iter().filter(|listener| address(listener).is_some_and(|at| at.port() == port)).collect();
-    match (on_port.as_slice(), all.as_slice()) {
-        ([only], _) => Ok(only),
-        (_, [only]) => Ok(only),
-        (_, []) => Err(Fault::new("there is no http listener")),
-        ([], _) => Err(Fault {
-            error: format!("no listener is on port {port}: say which one is meant"),
-            choices: choices(),
-        }),
-        (_, _) => Err(Fault {
-            error: format!("several listeners are on port {port}: say which one is meant"),
-            choices: choices(),
-        }),
+
+    fn named(&self, name: &str, all: &[&'a Arc<Listener>], word: &str) -> Result<&'a Arc<Listener>, Fault> {
+        let found = all.iter().find(|listener| &*listener.name == name).copied();
+        found.ok_or_else(|| self.fault(format!("no {word} listener is called {name:?}"), all))
+    }
+
+    /// Why nobody can ask for a request there; `None` = it serves requests, or there is no such listener.
+    fn is_not_for_requests(&self, name: &str) -> Option<Fault> {
+        let protocol = self.protocol(name)?;
+        let instead = match protocol {
+            Protocol::Http => return None,
+            Protocol::Frp => {
+                "clients of FRP are placed there, not routed: `frp-gateway status` shows where".to_owned()
+            }
+            Protocol::Tcp | Protocol::Udp | Protocol::TlsPassthrough => {
+                format!("ask for a connection, {}://HOST:PORT", line::scheme(protocol))
+            }
+        };
+        Some(Fault::new(format!(
+            "listener {name:?} is no http listener (protocol: {}): {instead}",
+            protocol.word()
+        )))
+    }
+
+    /// For a request: the one named, or the one on that port, or the only one.
+    fn for_request(&self, name: Option<&str>, port: u16) -> Result<&'a Arc<Listener>, Fault> {
+        let all = self.of(Protocol::Http);
+        if let Some(name) = name {
+            return self.named(name, &all, "http");
+        }
+        match (self.on_port(&all, port).as_slice(), all.as_slice()) {
+            ([only], _) | (_, [only]) => Ok(only),
+            (_, []) => Err(Fault::new("there is no http listener")),
+            ([], _) => {
+                Err(self.fault(format!("no listener is on port {port}: say which one is meant"), &all))
+            }
+            (_, _) => {
+                Err(self.fault(format!("several listeners are on port {port}: say which one is meant"), &all))
+            }
+        }
+    }
+
+    /// For a connection: the one named, or the one on that port. A server name may come in by another port than ours, so there
+    /// the only one will do; where the port is all there is, it must be right.
+    fn for_line(&self, name: Option<&str>, line: &Line) -> Result<&'a Arc<Listener>, Fault> {
+        let (all, word) = (self.of(line.protocol), line.protocol.word());
+        if let Some(name) = name {
+            return self.named(name, &all, word);
+        }
+        let by_name = line.protocol == Protocol::TlsPassthrough;
+        let Some(port) = line.port.or(by_name.then_some(443)) else {
+            let error =
+                format!("url: it names no port, e.g. {}://127.0.0.1:6000", line::scheme(line.protocol));
+            return Err(self.fault(error, &all));
+        };
+        let mut on_port = self.on_port(&all, port);
+        let host = line.host.as_deref().and_then(|host| line::bare(host).parse::<IpAddr>().ok());
+        if on_port.len() > 1 && host.is_some() {
+            on_port.retain(|listener| self.address(listener).map(|at| at.ip()) == host);
+        }
+        match (on_port.as_slice(), all.as_slice()) {
+            ([only], _) => Ok(only),
+            (_, [only]) if by_name => Ok(only),
+            (_, []) => Err(Fault::new(format!("there is no {word} listener"))),
+            ([], _) => Err(self.fault(format!("no {word} listener is on port {port}"), &all)),
+            (_, _) => Err(self
+                .fault(format!("several {word} listeners are on port {port}: say which one is meant"), &all)),
+        }
+    }
+
+    fn on_port(&self, all: &[&'a Arc<Listener>], port: u16) -> Vec<&'a Arc<Listener>> {
+        let is_there =
+            |listener: &&&Arc<Listener>| self.address(listener).is_some_and(|at| at.port() == port);
+        all.iter().filter(is_there).copied().collect()
     }
 }
 

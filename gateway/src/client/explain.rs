@@ -31,9 +31,22 @@ pub const fn is_served(told: &Explanation) -> bool {
 pub fn text(told: &Explanation, colour: Colour) -> String {
     let mut out = headline(told, colour);
     out += &format!(
-        "\nlistener {}, from {}, configuration generation {}\n\nroutes, in order of precedence\n",
+        "\nlistener {}, from {}, configuration generation {}\n",
         told.listener, told.from, told.generation
     );
+    // A connection whose server name doesn't matter has no routes.
+    if !told.method.is_empty() || !told.routes.is_empty() {
+        write_routes(&mut out, told, colour);
+    }
+    for pool in &told.pools {
+        out.push('\n');
+        write_pool(&mut out, told, pool, colour);
+    }
+    out
+}
+
+fn write_routes(out: &mut String, told: &Explanation, colour: Colour) {
+    *out += "\nroutes, in order of precedence\n";
     let mut table = Table::new(&["", "ROUTE", "VERDICT", "CONDITIONS"]);
     for route in &told.routes {
         let matched = route.verdict == "matched";
@@ -45,20 +58,18 @@ pub fn text(told: &Explanation, colour: Colour) -> String {
         ]);
     }
     if told.routes.is_empty() {
-        out += "  none\n";
+        *out += "  none\n";
     } else {
-        table.write(&mut out, "  ", colour);
+        table.write(out, "  ", colour);
     }
-    for pool in &told.pools {
-        out.push('\n');
-        write_pool(&mut out, told, pool, colour);
-    }
-    out
 }
 
 /// One line: where it goes.
 fn headline(told: &Explanation, colour: Colour) -> String {
-    let mut line = format!("{} {}", told.method, told.url);
+    let mut line = match told.method.as_str() {
+        "" => told.url.clone(),
+        method => format!("{method} {}", told.url),
+    };
     if let Some(route) = &told.route {
         line += &format!(" → route {route}");
     }
@@ -84,7 +95,9 @@ fn ending(ending: &Ending) -> (String, String, Tone) {
             ("waits in line".to_owned(), format!(" (all are at their limits, {line})"), Tone::Mind)
         }
         Ending::Refused { status, class, why } => {
-            (format!("{status} {class}"), format!(" ({why})"), Tone::Bad)
+            let closed = || format!("closed, {class}");
+            let name = status.map_or_else(closed, |status| format!("{status} {class}"));
+            (name, format!(" ({why})"), Tone::Bad)
         }
     }
 }

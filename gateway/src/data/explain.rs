@@ -6,24 +6,34 @@
 //! next request goes there.
 
 mod candidates;
+mod connection;
 mod pool;
 mod score;
 pub mod view;
+mod visit;
 
 use std::{net::IpAddr, sync::Arc};
 
 use lb_algos::{Rng, Tick};
 
-use self::view::{Ending, Explanation, RouteView};
+pub use self::connection::{Connecting, explain as explain_connection};
 pub(crate) use self::{
     candidates::{effective_weight, has_room, latency_ms, verdicts},
     pool::word,
+};
+use self::{
+    view::{Ending, Explanation, RouteView},
+    visit::{Visit, What},
 };
 use super::http::View;
 use crate::{
     error::Refusal,
     http1::{Method, RequestHead},
-    snapshot::{Found, Listener, Route, Snapshot, router::why::Verdict, tunnels::TunnelRoute},
+    snapshot::{
+        Found, Listener, Route, Snapshot,
+        router::{Request, why::Verdict},
+        tunnels::TunnelRoute,
+    },
 };
 
 /// A request that is not made.
@@ -84,12 +94,20 @@ pub fn explain(asked: &Asked<'_>) -> Explanation {
     let name = head.host_name.of(asked.wire);
     let host = String::from_utf8_lossy(name.strip_suffix(b".").unwrap_or(name)).to_ascii_lowercase();
     let view = View { head: &head, wire: asked.wire, host: &host };
-    let found = judge(asked, &view, &mut told.routes);
+    let found = judge(asked.snapshot, asked.listener, &view, &mut told.routes);
+    let visit = Visit {
+        snapshot: asked.snapshot,
+        listener: asked.listener,
+        peer: asked.peer,
+        now: asked.now,
+        what: What::Request { head: &head, wire: asked.wire, host: &host },
+    };
+    let mut rng = Rng::seeded(asked.seed);
     match asked.listener.router.find(&asked.snapshot.tunnels, &view) {
-        Some(Found::Tunnels(tunnels)) => explain_tunnels(asked, &head, &host, tunnels, &mut told),
+        Some(Found::Tunnels(tunnels)) => tunnels_first(&visit, &host, tunnels, &mut rng, &mut told),
         Some(Found::Route(_)) | None => {
             if let Some(route) = found {
-                explain_pools(asked, &head, &host, &route, &mut told);
+                many(&visit, &route, &mut rng, &mut told);
             } else if asked.snapshot.tunnels.is_away(&host, asked.now) {
                 told.ending = Ending::refused(Refusal::TunnelAway, "its last tunnel went a moment ago");
             }
@@ -99,14 +117,14 @@ pub fn explain(asked: &Asked<'_>) -> Explanation {
 }
 
 /// No route of the file, but tunnels that claim the host serve it.
-fn explain_tunnels(
-    asked: &Asked<'_>,
-    head: &RequestHead,
+fn tunnels_first(
+    visit: &Visit<'_>,
     host: &str,
     tunnels: &TunnelRoute,
+    rng: &mut Rng,
     told: &mut Explanation,
 ) {
-    let name = asked.snapshot.tunnels.route.name.to_string();
+    let name = visit.snapshot.tunnels.route.name.to_string();
     for route in told.routes.iter_mut().filter(|route| route.verdict == Verdict::Matched.label()) {
         let less = Verdict::LessSpecific(name.as_str().into());
         (route.verdict, route.why) = (less.label().to_owned(), less.to_string());
@@ -128,14 +146,19 @@ fn explain_tunnels(
         },
     );
     let pool = &tunnels.split.pool;
-    let view = pool::explain(asked, head, host, pool, &mut Rng::seeded(asked.seed));
+    let view = pool::explain(visit, pool, rng);
     (told.route, told.pool, told.ending) = (Some(name), Some(view.pool.clone()), view.ending.clone());
     told.pools.push(view::PoolView { weight: 1, percent: 100.0, drawn: true, ..view });
 }
 
-/// Judges all routes; the one that serves the request.
-fn judge(asked: &Asked<'_>, request: &View<'_>, told: &mut Vec<RouteView>) -> Option<Arc<Route>> {
-    let judged = asked.listener.router.judge(request);
+/// Judges all routes; the one that serves the request or the connection.
+fn judge(
+    snapshot: &Snapshot,
+    listener: &Listener,
+    request: &impl Request,
+    told: &mut Vec<RouteView>,
+) -> Option<Arc<Route>> {
+    let judged = listener.router.judge(request);
     told.extend(judged.iter().map(|one| RouteView {
         route: one.route.name.to_string(),
         verdict: one.verdict.label().to_owned(),
@@ -143,28 +166,22 @@ fn judge(asked: &Asked<'_>, request: &View<'_>, told: &mut Vec<RouteView>) -> Op
         conditions: one.route.conditions(),
     }));
     let elsewhere = |route: &&Arc<Route>| !judged.iter().any(|one| Arc::ptr_eq(&one.route, route));
-    told.extend(asked.snapshot.routes.iter().filter(elsewhere).map(|route| RouteView {
+    told.extend(snapshot.routes.iter().filter(elsewhere).map(|route| RouteView {
         route: route.name.to_string(),
         verdict: "listener".to_owned(),
-        why: format!("not served on listener {}", asked.listener.name),
+        why: format!("not served on listener {}", listener.name),
         conditions: route.conditions(),
     }));
     judged.into_iter().find(|one| one.verdict == Verdict::Matched).map(|one| one.route)
 }
 
-fn explain_pools(
-    asked: &Asked<'_>,
-    head: &RequestHead,
-    host: &str,
-    route: &Arc<Route>,
-    told: &mut Explanation,
-) {
-    let mut rng = Rng::seeded(asked.seed);
+/// The pools of a route, one of which is drawn.
+fn many(visit: &Visit<'_>, route: &Arc<Route>, rng: &mut Rng, told: &mut Explanation) {
     told.route = Some(route.name.to_string());
     let drawn = route.split(|below| rng.below(below));
     for split in &route.splits {
         let is_drawn = drawn.is_some_and(|drawn| std::ptr::eq(drawn, split));
-        let view = pool::explain(asked, head, host, &split.pool, &mut rng);
+        let view = pool::explain(visit, &split.pool, rng);
         if is_drawn {
             told.pool = Some(view.pool.clone());
             told.ending = view.ending.clone();

@@ -107,3 +107,14 @@ async fn explaining_and_status_want_the_token() {
     let (status, body) = admin.ask("GET", "/api/v1/status", Some("correct-horse-battery")).await;
     assert!(status == 200 && !body.contains("correct-horse"), "{status} {body}");
 }
+
+#[tokio::test]
+async fn a_client_of_frp_is_not_routed_and_the_answer_says_so() {
+    let more = "  - { name: ctl, bind: \"127.0.0.1:0\", protocol: frp, place: least_clients }\n";
+    let text = yaml("").replace("vhost_http_port: 8001 }", "vhost_http_port: 8001, control_port: 7000 }");
+    let admin = Admin::start(&format!("{text}{more}")).await;
+    for url in ["", "http://shop.test/"] {
+        let (status, told) = explain(&admin, json!({"url": url, "listener": "ctl"})).await;
+        assert!(status == 400 && told["error"].as_str().unwrap().contains("placed there"), "{told}");
+    }
+}

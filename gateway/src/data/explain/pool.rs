@@ -4,16 +4,14 @@ use frp_gateway_config::model::{Affinity, Balance};
 use lb_algos::{PolicyKind, Rng};
 
 use super::{
-    Asked,
     candidates::{self, Stage},
     score,
     view::{Ending, PoolView},
+    visit::{Visit, What},
 };
 use crate::{
     data::{
         absent::Absences,
-        attempts::key_of,
-        auth,
         pick::{self, Keep, Knowledge, Picked, PolicyState},
         reason::{Among, Because, Why},
         session,
@@ -51,22 +49,9 @@ enum Held {
 }
 
 /// Explains the pick in `pool`; the pool's part of the route is left open.
-pub(super) fn explain(
-    asked: &Asked<'_>,
-    head: &RequestHead,
-    host: &str,
-    pool: &Pool,
-    rng: &mut Rng,
-) -> PoolView {
+pub(super) fn explain(visit: &Visit<'_>, pool: &Pool, rng: &mut Rng) -> PoolView {
     let mut notes = Vec::new();
-    let mut holders = Vec::new();
-    if !pool.of_tunnels && !asked.snapshot.tunnels.is_empty() {
-        let path = head.path.of(asked.wire);
-        asked.snapshot.tunnels.holders(host, path, |frps| holders.push(frps));
-    }
-    let refusing: Vec<usize> = (0..pool.members.len())
-        .filter(|index| pool.members[*index].auth().is_some_and(|auth| !auth::admits(auth, head, asked.wire)))
-        .collect();
+    let (holders, refusing) = (visit.holders(pool), visit.refusing(pool));
     if !refusing.is_empty() {
         notes.push(format!(
             "{} of {} want other credentials (HTTP Basic)",
@@ -76,26 +61,29 @@ pub(super) fn explain(
     }
     // What workers remember of frps-404s is theirs alone.
     let absences = Absences::default();
-    let key = key_of(pool, (asked.listener, asked.peer), head, asked.wire);
+    let (key, (host, path)) = (visit.key(pool), visit.scope());
     let known = Knowledge {
         tried: &refusing,
         holders: &holders,
         absences: &absences,
         idle: None,
-        scope: absences.scope(pool.number(), host, head.path.of(asked.wire)),
+        scope: absences.scope(pool.number(), host, path),
         cautious: false,
         key,
         in_flight: pool.limits.in_flight,
-        now: asked.now,
+        now: visit.now,
     };
-    let held = session(asked, head, pool, known, &mut notes);
+    let held = match visit.what {
+        What::Request { head, wire, .. } => session(head, wire, pool, known, &mut notes),
+        What::Connection { .. } => Held::No,
+    };
     let (kind, prepared) = match (key, &pool.keyed) {
         (Some(_), Some((kind, prepared))) => (*kind, prepared),
         _ => (pool.policy, &pool.prepared),
     };
     let runs = dry_runs(pool, known, kind, rng);
     let mut outlook = Outlook::default();
-    outlook.recount(pool, asked.now);
+    outlook.recount(pool, visit.now);
     let stage = Stage::of(pool, known, outlook.is_panic());
     let mut members = candidates::all(pool, known, &stage, &runs);
     let score = score::score(pool, kind, key, prepared, &mut members);
@@ -138,7 +126,7 @@ pub(super) fn explain(
     if let Some(member) = index.and_then(|index| members.get_mut(index)) {
         member.picked = true;
     }
-    note_state(asked, pool, known, &stage, &mut notes);
+    note_state(visit, pool, known, &stage, &mut notes);
     PoolView {
         pool: pool.name.to_string(),
         weight: 0,
@@ -157,13 +145,13 @@ pub(super) fn explain(
 
 /// As the request path settles a session before it picks.
 fn session(
-    asked: &Asked<'_>,
     head: &RequestHead,
+    wire: &[u8],
     pool: &Pool,
     known: Knowledge<'_>,
     notes: &mut Vec<String>,
 ) -> Held {
-    let session = session::read(pool, head, asked.wire);
+    let session = session::read(pool, head, wire);
     let Some(index) = session.member(pool) else {
         if session.is_lost() {
             notes.push("the session cookie names an endpoint that the pool doesn't have".to_owned());
@@ -242,8 +230,9 @@ fn note_chance(why: Why, certain: bool, notes: &mut Vec<String>) {
     }
 }
 
-fn note_state(asked: &Asked<'_>, pool: &Pool, known: Knowledge<'_>, stage: &Stage, notes: &mut Vec<String>) {
-    if known.key.is_none() {
+fn note_state(visit: &Visit<'_>, pool: &Pool, known: Knowledge<'_>, stage: &Stage, notes: &mut Vec<String>) {
+    let is_request = matches!(visit.what, What::Request { .. });
+    if known.key.is_none() && is_request {
         let missing = match &pool.affinity {
             Some(Affinity::Header(name)) => Some(format!("the request has no header {name} to be hashed by")),
             Some(Affinity::Query(name)) => {
@@ -259,22 +248,27 @@ fn note_state(asked: &Asked<'_>, pool: &Pool, known: Knowledge<'_>, stage: &Stag
             pool.panic_threshold
         ));
     }
-    if !asked.snapshot.tunnels.is_empty() {
+    if visit.goes_by_tunnels() {
         let names: Vec<_> = pool
             .members
             .iter()
             .filter(|member| known.holders.contains(&member.frps))
             .map(|member| member.endpoint.label())
             .collect();
+        let what = match visit.what {
+            What::Request { .. } => "this host and path",
+            What::Connection { .. } => "this server name",
+        };
         notes.push(if names.is_empty() {
-            "no frps of the pool lists a tunnel for this host and path".to_owned()
+            format!("no frps of the pool lists a tunnel for {what}")
         } else {
-            format!("tunnels for this host and path are listed by {}", names.join(", "))
+            format!("tunnels for {what} are listed by {}", names.join(", "))
         });
     }
     let at_limit =
         |member: &Member| pool.limits.connections.is_some_and(|most| member.endpoint.connections() >= most);
-    if pool.members.iter().any(at_limit) {
+    // A connection that is carried is never an idle one.
+    if is_request && pool.members.iter().any(at_limit) {
         notes.push(
             "at its connection limit an endpoint serves the workers that have an idle connection to it"
                 .to_owned(),

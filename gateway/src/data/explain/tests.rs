@@ -53,7 +53,7 @@ fn picked(told: &Explanation) -> (&str, &str, &str, bool) {
 
 fn refused(told: &Explanation) -> (u16, &str) {
     match &told.ending {
-        Ending::Refused { status, class, .. } => (*status, class),
+        Ending::Refused { status, class, .. } => (status.expect("of a request"), class),
         other => panic!("{other:?}"),
     }
 }

@@ -8,14 +8,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Refusal;
 
-/// What would become of a request, and why.
+/// What would become of a request or a connection, and why.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Explanation {
     /// Number of the configuration in force.
     pub generation: u64,
     /// Where the request comes in.
     pub listener: String,
-    /// Its method.
+    /// Its method; empty for a connection.
     pub method: String,
     /// What was asked for, without the query's values.
     pub url: String,
@@ -55,11 +55,12 @@ pub enum Ending {
         /// Requests in line now.
         waiting: u32,
     },
-    /// The gateway answers it.
+    /// The gateway answers it; a connection is closed.
     Refused {
-        /// Status.
-        status: u16,
-        /// The `x-frp-gateway` header.
+        /// Status; absent for a connection.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        status: Option<u16>,
+        /// The `x-frp-gateway` header; the access log's `error` of a connection.
         class: String,
         /// One sentence.
         why: String,
@@ -74,7 +75,16 @@ impl Ending {
             "" => refusal.explanation().to_owned(),
             detail => detail.to_owned(),
         };
-        Self::Refused { status: refusal.status(), class: refusal.label().to_owned(), why }
+        Self::Refused { status: Some(refusal.status()), class: refusal.label().to_owned(), why }
+    }
+
+    /// The same for a connection, which gets no status.
+    #[must_use]
+    pub fn of_connection(&self) -> Self {
+        match self.clone() {
+            Self::Refused { class, why, .. } => Self::Refused { status: None, class, why },
+            other @ (Self::Picked { .. } | Self::Waits { .. }) => other,
+        }
     }
 }
 

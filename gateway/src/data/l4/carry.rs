@@ -258,7 +258,7 @@ async fn run(
 }
 
 /// Hash of what the connection is to stay with: the visitor's address, if the pool goes by it.
-pub(super) fn key_of(pool: &Pool, visitor: IpAddr) -> Option<u64> {
+pub(in crate::data) fn key_of(pool: &Pool, visitor: IpAddr) -> Option<u64> {
     let kind = pool.keyed.as_ref().map_or(pool.policy, |(kind, _)| *kind);
     let (ipv4_prefix, ipv6_prefix) = match (&pool.affinity, pool.balance) {
         (Some(Affinity::SourceIp { ipv4_prefix, ipv6_prefix }), _) => (*ipv4_prefix, *ipv6_prefix),
