@@ -183,6 +183,7 @@ item!(Frps {
     drain,
     weight,
     in_flight,
+    connections,
     admin,
     plugin,
     tunnel_host,

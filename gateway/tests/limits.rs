@@ -231,13 +231,14 @@ async fn many_visitors_over_two_workers_never_exceed_the_limit() {
     in_flight(&gateway, 0).await;
 }
 
-#[tokio::test]
-async fn the_limit_of_connections_is_never_exceeded_idle_ones_included() {
+/// An application, the most connections that were open to it at once, and how many there ever were.
+async fn counted() -> (Endpoint, Arc<AtomicUsize>, Arc<AtomicUsize>) {
     let open = Arc::<Mutex<Vec<socket2::Socket>>>::default();
-    let peak = Arc::<AtomicUsize>::default();
-    let (inner, most) = (Arc::clone(&open), Arc::clone(&peak));
+    let (peak, accepted) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+    let (inner, most, count) = (Arc::clone(&open), Arc::clone(&peak), Arc::clone(&accepted));
     let endpoint = Endpoint::scripted(move |mut wire, _, _| {
         let (open, peak) = (Arc::clone(&inner), Arc::clone(&most));
+        count.fetch_add(1, SeqCst);
         async move {
             {
                 let mut open = open.lock().expect("not poisoned");
@@ -259,6 +260,12 @@ async fn the_limit_of_connections_is_never_exceeded_idle_ones_included() {
         }
     })
     .await;
+    (endpoint, peak, accepted)
+}
+
+#[tokio::test]
+async fn the_limit_of_connections_is_never_exceeded_idle_ones_included() {
+    let (endpoint, peak, _) = counted().await;
     let pool = ", limits: { connections: 3, queue: { timeout: 30s } }";
     let (gateway, address) = start(&setup(2, &[frps("e0", endpoint.address, "")], "", pool, "")).await;
     let mut crowd = JoinSet::new();
@@ -289,6 +296,102 @@ async fn idle_connections_of_one_worker_keep_no_other_worker_out() {
             assert_eq!(reply.status, 200, "connections: {limit}, visitor {n}: {}", reply.head);
         }
     }
+}
+
+/// One frps with `connections: limit`: `web` is its vhost, `raw` a tunnel's port, and both wait for room.
+async fn one_frps(limit: u32, vhost: SocketAddr, port: SocketAddr) -> (Gateway, SocketAddr, SocketAddr) {
+    let limits = format!(", limits: {{ connections: {limit} }}");
+    let text = format!(
+        "runtime: {{ workers: 1 }}\nfrps:\n  - {}\nlisteners:\n  - {{ name: web, bind: \"127.0.0.1:0\" }}\n  \
+         - {{ name: raw, bind: \"127.0.0.1:0\", protocol: tcp, pool: raw }}\npools:\n  - {{ name: p, limits: {{ in_flight: 100, queue: {{ timeout: 30s }} }} }}\n  \
+         - {{ name: raw, frps: [{{ name: e0, port: {} }}], limits: {{ in_flight: 100, queue: {{ timeout: 30s }} }} }}\nroutes:\n  - {{ name: r, pool: p, timeout: 30s }}\n",
+        frps("e0", vhost, &limits),
+        port.port()
+    );
+    let (gateway, web) = start(&text).await;
+    let raw = gateway.listener("raw").await.expect("it listens");
+    (gateway, web, raw)
+}
+
+/// An application that gives back what it gets, and how many are connected to it.
+async fn echo() -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let (address, inside) = (listener.local_addr().expect("bound"), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&inside);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let count = Arc::clone(&count);
+            tokio::spawn(async move {
+                count.fetch_add(1, SeqCst);
+                let (mut from, mut to) = stream.split();
+                drop(tokio::io::copy(&mut from, &mut to).await);
+                count.fetch_sub(1, SeqCst);
+            });
+        }
+    });
+    (address, inside)
+}
+
+#[tokio::test]
+async fn an_frps_at_its_connection_limit_serves_by_a_kept_one_and_lets_others_wait() {
+    let (endpoint, _, accepted) = counted().await;
+    let (port, inside) = echo().await;
+    let (gateway, web, raw) = one_frps(2, endpoint.address, port).await;
+    assert_eq!(ask_once(web, &get("/")).await.status, 200);
+    let first = tokio::net::TcpStream::connect(raw).await.expect("a connection");
+    eventually("the first is in", async || inside.load(SeqCst) == 1).await;
+    // Both are taken: one by the visitor of the tunnel, one by the kept connection.
+    assert_eq!(ask_once(web, &get("/")).await.status, 200, "{}", gateway.log());
+    assert_eq!(accepted.load(SeqCst), 1, "by the kept connection");
+    // That one made room when it had served.
+    let second = tokio::net::TcpStream::connect(raw).await.expect("a connection");
+    eventually("the second is in", async || inside.load(SeqCst) == 2).await;
+    let mut visitor = Wire::connect(web).await;
+    visitor.send(get("/")).await;
+    waiting(&gateway, 1).await;
+    drop(first);
+    assert_eq!(reply(&mut visitor, false).await.status, 200, "{}", gateway.log());
+    drop(second);
+    eventually("all is over", async || inside.load(SeqCst) == 0).await;
+}
+
+#[tokio::test]
+async fn idle_connections_alone_never_fill_an_frps() {
+    for limit in [1, 3] {
+        let endpoint = Endpoint::answering(ok("a")).await;
+        let (port, inside) = echo().await;
+        let (gateway, web, raw) = one_frps(limit, endpoint.address, port).await;
+        let mut crowd = JoinSet::new();
+        for _ in 0..12 {
+            crowd.spawn(async move { assert_eq!(ask_once(web, &get("/")).await.status, 200) });
+        }
+        crowd.join_all().await;
+        let _visitor = tokio::net::TcpStream::connect(raw).await.expect("a connection");
+        eventually("it is in", async || inside.load(SeqCst) == 1).await;
+        drop(gateway);
+    }
+}
+
+#[tokio::test]
+async fn an_frps_takes_at_most_so_many_connections_and_one_more_for_each_further_worker() {
+    let (endpoint, peak, _) = counted().await;
+    let pool = ", limits: { in_flight: 100, queue: { timeout: 30s } }";
+    let member = frps("e0", endpoint.address, ", limits: { connections: 3 }");
+    let (gateway, address) = start(&setup(2, &[member], "", pool, "")).await;
+    let mut crowd = JoinSet::new();
+    for _ in 0..32 {
+        crowd.spawn(async move {
+            let mut visitor = Wire::connect(address).await;
+            for n in 0..10 {
+                let reply = ask(&mut visitor, &get("/")).await;
+                assert_eq!(reply.status, 200, "request {n}: {}", reply.head);
+            }
+        });
+    }
+    crowd.join_all().await;
+    let peak = peak.load(SeqCst);
+    assert!((2..=4).contains(&peak), "used, and never exceeded: {peak}");
+    in_flight(&gateway, 0).await;
 }
 
 #[tokio::test]

@@ -59,11 +59,19 @@ pub(crate) static FRPS: Section = Section {
 pub(crate) static LIMITS: Section = Section {
     title: "frps[].limits",
     about: "Bounds on all that goes through an frps, over all pools and tunnels; those of a pool are per member.",
-    keys: &[optional(
-        "in_flight",
-        super::COUNT,
-        "Requests in flight; at its limit it isn't picked; without it, unbounded.",
-    )],
+    keys: &[
+        optional(
+            "in_flight",
+            super::COUNT,
+            "Requests in flight; at its limit it isn't picked; without it, unbounded.",
+        ),
+        optional(
+            "connections",
+            super::COUNT,
+            "Open connections for visitors, kept ones included; at its limit only members with a kept connection are \
+             picked; without it, unbounded.",
+        ),
+    ],
     planned: &[],
 };
 

@@ -111,6 +111,9 @@ pub struct Frps {
     pub weight: u32,
     /// Most requests in flight through it, over all pools and tunnels; `None` = unbounded (default).
     pub in_flight: Option<u32>,
+    /// Most open connections to it for visitors, kept ones included, over all pools and tunnels; `None` = unbounded
+    /// (default).
+    pub connections: Option<u32>,
     /// The admin API, when it may be asked which tunnels are live.
     pub admin: Option<FrpsAdmin>,
     /// It calls us (or an agent) as its server plugin; `None` = its tunnels are used as they are. Needs `admin`.

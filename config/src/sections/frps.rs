@@ -27,6 +27,7 @@ fn frps(ctx: &mut Ctx<'_>, at: &At<'_>, by_remote_port: bool) -> Frps {
     }
     let host = fields.read(ctx, "host", host_name).unwrap_or_default();
     let plugin = fields.get("plugin");
+    let limits = fields.get("limits").map(|at| Fields::open(ctx, &at, &keys::FRPS_LIMITS));
     Frps {
         name: fields.read(ctx, "name", name).unwrap_or_default(),
         tunnel_host: fields.read(ctx, "tunnel_host", host_name).unwrap_or_else(|| host.clone()),
@@ -40,9 +41,8 @@ fn frps(ctx: &mut Ctx<'_>, at: &At<'_>, by_remote_port: bool) -> Frps {
         vhost_https_port: fields.port(ctx, "vhost_https_port"),
         drain: fields.boolean(ctx, "drain"),
         weight: fields.u32(ctx, "weight"),
-        in_flight: fields
-            .get("limits")
-            .and_then(|at| Fields::open(ctx, &at, &keys::FRPS_LIMITS).optional_u32(ctx, "in_flight")),
+        in_flight: limits.as_ref().and_then(|limits| limits.optional_u32(ctx, "in_flight")),
+        connections: limits.as_ref().and_then(|limits| limits.optional_u32(ctx, "connections")),
         admin: fields.get("admin").map(|at| admin(ctx, &at)),
         not_found_marker: marker(ctx, &fields),
     }

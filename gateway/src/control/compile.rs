@@ -159,6 +159,7 @@ fn configured(
             tunnel: None,
             proxy_protocol: None,
             gate: tunnels.gate(frps),
+            connections: tunnels.connections(frps),
         })
     };
     pool.frps.iter().map(member).collect()

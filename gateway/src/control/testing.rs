@@ -38,6 +38,7 @@ pub(crate) fn frps(name: &str, port: u16) -> Frps {
         drain: false,
         weight: 1,
         in_flight: None,
+        connections: None,
         admin: None,
         plugin: None,
         tunnel_host: "127.0.0.1".into(),

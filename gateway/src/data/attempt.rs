@@ -143,7 +143,7 @@ pub async fn run<'a>(
 /// Opens a connection; keeps the endpoint's record.
 pub(super) async fn connect(attempt: &Attempt<'_>) -> Result<Link, NoLink> {
     let (worker, pool) = (&*attempt.request.connection.worker, &*attempt.request.split.pool);
-    connect::open(worker, pool, &attempt.member.endpoint, attempt.deadline).await
+    connect::open(worker, pool, attempt.member, attempt.deadline).await
 }
 
 #[expect(clippy::too_many_arguments, reason = "everything that one exchange works on")]
@@ -401,6 +401,10 @@ pub(super) fn keep(attempt: &Attempt<'_>, link: Link) {
     let (worker, pool) = (&*attempt.request.connection.worker, &*attempt.request.split.pool);
     let number = attempt.member.endpoint.number;
     let share = pool.limits.connections.map(|limit| limit / pool.workers.max(1));
+    // Nor may idle connections alone ever fill an frps: other tunnels would find no room until those were too old.
+    if attempt.member.connections.as_ref().is_some_and(|gate| !gate.has_room()) {
+        return;
+    }
     if share.is_none_or(|share| worker.idle.count(number) < share as usize) {
         worker.idle.put(number, link, clock::now().saturating_add(pool.keepalive));
     }

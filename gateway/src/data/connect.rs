@@ -11,14 +11,14 @@ use super::{
 use crate::{
     clock,
     frps::ask::Ask,
-    snapshot::{Endpoint, OpenConnection, Pool},
+    snapshot::{Endpoint, Member, OpenConnection, Pool},
     telemetry::stats::Failure,
 };
 
 /// Why there is no connection.
 #[derive(Debug, Clone, Copy)]
 pub enum NoLink {
-    /// The endpoint has as many as it may.
+    /// The endpoint, or its frps, has as many as it may.
     Crowded,
     /// It could not be opened.
     Failed(Failure),
@@ -33,11 +33,16 @@ pub enum NoLink {
 pub async fn open(
     worker: &Worker,
     pool: &Pool,
-    endpoint: &Arc<Endpoint>,
+    member: &Member,
     deadline: Option<Instant>,
 ) -> Result<Link, NoLink> {
+    let endpoint = &member.endpoint;
     let stats = endpoint.stats.of(worker.id);
+    if member.connections.as_ref().is_some_and(|gate| !gate.has_room()) {
+        return Err(NoLink::Crowded);
+    }
     let open = endpoint.open_connection(pool.limits.connections).ok_or(NoLink::Crowded)?;
+    let open = open.within(member.connections.as_ref(), worker.id);
     let addresses = endpoint.addresses();
     match upstream::connect(&addresses, pool.connect_timeout, deadline).await {
         Ok(_) if !is_ours_still(endpoint).await => {

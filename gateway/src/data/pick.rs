@@ -13,7 +13,7 @@ use super::{
     tiers::{Outlook, Tier},
     upstream::IdleConnections,
 };
-use crate::snapshot::{Member, Pool};
+use crate::snapshot::{Gate, Member, Pool};
 
 pub use super::reason::{Among, Why};
 
@@ -330,15 +330,15 @@ impl<'a> View<'a> {
             return false;
         }
         let in_flight = self.known.map_or(self.pool.limits.in_flight, |known| known.in_flight);
-        member.endpoint.in_flight() < in_flight.unwrap_or(u32::MAX).min(member.state.limit())
-            && self.pool.limits.connections.is_none_or(|limit| {
-                let endpoint = &member.endpoint;
-                endpoint.connections() < limit
-                    || match self.known.and_then(|known| known.idle) {
-                        Some(idle) => idle.has(endpoint.number),
-                        None => endpoint.connections() > endpoint.in_flight(),
-                    }
-            })
+        let endpoint = &member.endpoint;
+        let may_connect = self.pool.limits.connections.is_none_or(|limit| endpoint.connections() < limit)
+            && member.connections.as_ref().is_none_or(Gate::has_room);
+        endpoint.in_flight() < in_flight.unwrap_or(u32::MAX).min(member.state.limit())
+            && (may_connect
+                || match self.known.and_then(|known| known.idle) {
+                    Some(idle) => idle.has(endpoint.number),
+                    None => endpoint.connections() > endpoint.in_flight(),
+                })
     }
 
     /// Whether somebody would be eligible but for its limits.

@@ -17,7 +17,7 @@ use frp_gateway_config::model::{self, Carries};
 use lb_algos::Tick;
 
 use super::{
-    gate::{Gate, Inside},
+    gate::{Gate, Held, Inside},
     queue::WaitQueue,
 };
 use crate::{
@@ -261,7 +261,7 @@ impl Endpoint {
     pub fn open_connection(self: &Arc<Self>, limit: Option<u32>) -> Option<OpenConnection> {
         let limit = limit.unwrap_or(u32::MAX);
         let counted = self.connections.fetch_update(SeqCst, SeqCst, |n| (n < limit).then(|| n + 1));
-        counted.ok().map(|_| OpenConnection(Arc::clone(self)))
+        counted.ok().map(|_| OpenConnection { endpoint: Arc::clone(self), held: None })
     }
 
     /// Whether a failed connect keeps requests away at `now`.
@@ -336,19 +336,30 @@ impl Drop for InFlight<'_> {
 
 /// One open connection; the count falls when this is dropped.
 #[derive(Debug)]
-pub struct OpenConnection(Arc<Endpoint>);
+pub struct OpenConnection {
+    endpoint: Arc<Endpoint>,
+    /// Counts as long as it is here.
+    held: Option<Held>,
+}
 
 impl OpenConnection {
     /// Where it leads.
     #[must_use]
     pub fn endpoint(&self) -> &Endpoint {
-        &self.0
+        &self.endpoint
+    }
+
+    /// Counts at the frps too.
+    #[must_use]
+    pub fn within(mut self, gate: Option<&Gate>, worker: WorkerId) -> Self {
+        self.held = gate.map(|gate| gate.hold(worker));
+        self
     }
 }
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, SeqCst);
+        self.endpoint.connections.fetch_sub(1, SeqCst);
     }
 }
 

@@ -21,6 +21,13 @@ pub struct Inside<'a> {
     worker: WorkerId,
 }
 
+/// The same for what outlives the look at the gate: it keeps the count alive by itself.
+#[derive(Debug)]
+pub struct Held {
+    load: Arc<Shards<Counter>>,
+    worker: WorkerId,
+}
+
 impl Gate {
     /// At most `limit` (at least 1) at once; `load` is shared by all that have the same bound.
     #[must_use]
@@ -32,6 +39,12 @@ impl Gate {
     #[must_use]
     pub fn load(&self) -> u64 {
         self.load.sum(|count| count)
+    }
+
+    /// Most of it.
+    #[must_use]
+    pub const fn limit(&self) -> u32 {
+        self.limit
     }
 
     /// Whether one more may come.
@@ -46,6 +59,13 @@ impl Gate {
         self.load.of(worker).inc();
         Inside { load: &self.load, worker }
     }
+
+    /// As [`Gate::enter`], for as long as the guard lives; it must end on the thread of `worker`.
+    #[must_use]
+    pub fn hold(&self, worker: WorkerId) -> Held {
+        self.load.of(worker).inc();
+        Held { load: Arc::clone(&self.load), worker }
+    }
 }
 
 impl Drop for Inside<'_> {
@@ -54,9 +74,28 @@ impl Drop for Inside<'_> {
     }
 }
 
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.load.of(self.worker).dec();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_held_counts_until_its_end_even_when_the_gate_has_gone() {
+        let load = Arc::new(Shards::new(1));
+        let gate = Gate::new(1, Arc::clone(&load));
+        let held = gate.hold(WorkerId(0));
+        assert!(!gate.has_room());
+        drop(gate);
+        let next = Gate::new(1, load);
+        assert_eq!(next.load(), 1, "as after a reload");
+        drop(held);
+        assert!(next.has_room());
+    }
 
     #[test]
     fn as_many_get_in_as_may_and_the_next_one_when_somebody_leaves() {

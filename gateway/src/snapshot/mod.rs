@@ -23,7 +23,7 @@ use crate::{control::relays::Relays, telemetry::stats::TunnelStats};
 pub use self::{
     endpoint::{Endpoint, EndpointId, Guard, Host, InFlight, OpenConnection},
     frps::{FrpsHandle, FrpsLive},
-    gate::{Gate, Inside},
+    gate::{Gate, Held, Inside},
     listener::{FrpPart, Listener},
     member::{MemberState, Outcome},
     pool::{Direct, Member, Pool},

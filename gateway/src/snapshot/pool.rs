@@ -127,6 +127,8 @@ pub struct Member {
     pub frps: u32,
     /// Bound on requests in flight through its frps.
     pub gate: Option<Gate>,
+    /// Bound on open connections to its frps, idle ones included.
+    pub connections: Option<Gate>,
     /// It is a tunnel's own port: what frps's vhost would do is ours to do. `None` = the vhost port.
     pub tunnel: Option<Arc<Direct>>,
     /// PROXY protocol header that begins each connection, in place of what the pool says.

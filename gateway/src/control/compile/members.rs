@@ -22,7 +22,7 @@ pub(super) fn build_pool(
         || (settings.locality != model::Locality::Ignore
             && members.iter().any(|member| member.local)
             && members.iter().any(|member| !member.local));
-    let gated = members.iter().any(|member| member.gate.is_some());
+    let gated = members.iter().any(|member| member.gate.is_some() || member.connections.is_some());
     Pool {
         name: settings.name.as_str().into(),
         slot: identity.slot,

@@ -47,7 +47,7 @@ pub struct TunnelIdentities {
     /// By name of the frps.
     hosts: HashMap<String, Arc<Host>>,
     /// What goes on at frps that are bounded.
-    loads: HashMap<String, Arc<Shards<Counter>>>,
+    loads: HashMap<(&'static str, String), Arc<Shards<Counter>>>,
     watches: HashMap<String, Arc<FrpsWatch>>,
     endpoints: HashMap<EndpointId, Arc<Endpoint>>,
     lasting: HashMap<EndpointId, Lasting>,
@@ -326,6 +326,7 @@ impl TunnelIdentities {
                 tunnel: direct,
                 proxy_protocol: header_for(tunnel),
                 gate: self.gate(frps),
+                connections: self.connections(frps),
                 endpoint,
             });
         }
@@ -392,12 +393,20 @@ impl TunnelIdentities {
         Some(endpoint)
     }
 
-    /// The bound of an frps, if it has one.
+    /// The bound of an frps on requests in flight, if it has one.
     pub(super) fn gate(&mut self, frps: &model::Frps) -> Option<Gate> {
-        let limit = frps.in_flight?;
-        let workers = self.workers;
-        let load = self.loads.entry(frps.name.clone()).or_insert_with(|| Arc::new(Shards::new(workers)));
-        Some(Gate::new(limit, Arc::clone(load)))
+        self.bound("in_flight", frps, frps.in_flight)
+    }
+
+    /// Its bound on open connections, if it has one.
+    pub(super) fn connections(&mut self, frps: &model::Frps) -> Option<Gate> {
+        self.bound("connections", frps, frps.connections)
+    }
+
+    fn bound(&mut self, what: &'static str, frps: &model::Frps, limit: Option<u32>) -> Option<Gate> {
+        let (limit, workers) = (limit?, self.workers);
+        let load = self.loads.entry((what, frps.name.clone()));
+        Some(Gate::new(limit, Arc::clone(load.or_insert_with(|| Arc::new(Shards::new(workers))))))
     }
 
     fn frps_host(&mut self, frps: &model::Frps) -> Arc<Host> {

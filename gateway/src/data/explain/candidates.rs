@@ -12,7 +12,7 @@ use lb_algos::{
 use super::{pool::Runs, view::Candidate};
 use crate::{
     data::pick::Knowledge,
-    snapshot::{Member, Pool},
+    snapshot::{Gate, Member, Pool},
 };
 
 /// Which conditions hold where the pick comes to rest: the first of pick's steps that has anybody.
@@ -198,9 +198,22 @@ pub(crate) fn has_room(pool: &Pool, member: &Member) -> Option<String> {
     if in_flight >= limit {
         return Some(format!("at its limit ({in_flight} of {limit} in flight)"));
     }
-    let (open, most) = (member.endpoint.connections(), pool.limits.connections?);
+    let full = |gate: Option<&Gate>, what: &str| {
+        let gate = gate.filter(|gate| !gate.has_room())?;
+        Some(format!("its frps is at its limit ({} of {} {what})", gate.load(), gate.limit()))
+    };
+    if let Some(why) = full(member.gate.as_ref(), "in flight") {
+        return Some(why);
+    }
+    let open = member.endpoint.connections();
     // An idle connection is as good as a new one, for the worker that has it.
-    (open >= most && open <= in_flight).then(|| format!("at its limit ({open} of {most} connections)"))
+    if open > in_flight {
+        return None;
+    }
+    match pool.limits.connections {
+        Some(most) if open >= most => Some(format!("at its limit ({open} of {most} connections)")),
+        Some(_) | None => full(member.connections.as_ref(), "connections"),
+    }
 }
 
 /// Rounded up to tenths, so that what isn't over isn't called 0.

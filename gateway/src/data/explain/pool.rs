@@ -265,8 +265,10 @@ fn note_state(visit: &Visit<'_>, pool: &Pool, known: Knowledge<'_>, stage: &Stag
             format!("tunnels for {what} are listed by {}", names.join(", "))
         });
     }
-    let at_limit =
-        |member: &Member| pool.limits.connections.is_some_and(|most| member.endpoint.connections() >= most);
+    let at_limit = |member: &Member| {
+        pool.limits.connections.is_some_and(|most| member.endpoint.connections() >= most)
+            || member.connections.as_ref().is_some_and(|gate| !gate.has_room())
+    };
     // A connection that is carried is never an idle one.
     if is_request && pool.members.iter().any(at_limit) {
         notes.push(

@@ -390,3 +390,23 @@ fn who_is_told_to_be_eligible_is_who_is_picked() {
         drop(guards);
     }
 }
+
+#[test]
+fn the_bounds_of_a_whole_frps_are_told_as_the_pick_sees_them() {
+    let world = World::new(|config| {
+        config.frps = fleet();
+        (config.frps[0].in_flight, config.frps[1].connections) = (Some(1), Some(1));
+        config.pools = vec![pool("shop", &[("a", 1), ("b", 1), ("c", 1)])];
+    });
+    let worker = crate::telemetry::shard::WorkerId(0);
+    let (a, b) = (world.member("a"), world.member("b"));
+    let _request = a.gate.as_ref().unwrap().enter(worker);
+    // Another tunnel of the frps has it: b itself has none.
+    let _elsewhere = b.connections.as_ref().unwrap().hold(worker);
+    let told = world.get("/", "");
+    assert_eq!(why_not(&told, "a"), "its frps is at its limit (1 of 1 in flight)");
+    assert_eq!(why_not(&told, "b"), "its frps is at its limit (1 of 1 connections)");
+    assert_eq!((picked(&told).0, picked(&told).3), ("c", true));
+    let _kept = b.endpoint.open_connection(None).unwrap();
+    assert_eq!(why_not(&world.get("/", ""), "b"), "eligible", "by a kept connection");
+}

@@ -39,7 +39,7 @@ use crate::{
         outcome,
         pick::{self, Knowledge, Picked},
         reason::Why,
-        upstream::Link,
+        upstream::{IdleConnections, Link},
         worker::Worker,
     },
     error::Refusal,
@@ -220,7 +220,7 @@ async fn run(
         tally.why = why;
         tally.endpoint = Some(member.endpoint.label().to_owned());
         let begun = clock::now();
-        let link = match connect::open(worker, pool, &member.endpoint, None).await {
+        let link = match connect::open(worker, pool, member, None).await {
             Ok(link) => link,
             Err(NoLink::Crowded) => {
                 crowded = true;
@@ -292,13 +292,15 @@ impl<'a> Search<'a> {
 
     fn look(&self, tried: &[usize], in_flight: Option<u32>) -> Chosen<'a> {
         let (worker, pool) = (self.worker, &*self.errand.pool);
+        // It always connects anew: a request's kept connection, which is none of ours, must not pass for room.
+        let none_idle = IdleConnections::default();
         line::take_slot(worker.id, pool, in_flight, || {
             let absences = worker.absences.borrow();
             let known = Knowledge {
                 tried,
                 holders: &self.errand.holders,
                 absences: &absences,
-                idle: Some(&worker.idle),
+                idle: Some(&none_idle),
                 scope: self.scope,
                 cautious: false,
                 key: self.key,
