@@ -105,7 +105,10 @@ async fn a_tcp_connection_goes_where_explain_says_and_a_dead_member_is_told() {
     let certain = || explain(&gateway, &[&url]).1["ending"]["certain"] == true;
     until("it is idle again", SOON, async || certain().then_some(())).await.expect("its visitor has gone");
     let (dead, port) = if idle == "a" { (a, "b") } else { (b, "a") };
+    let gone = dead.address;
     drop(dead);
+    let refused = async || TcpStream::connect(gone).await.is_err().then_some(());
+    until("its port is closed", SOON, refused).await.expect("it is dead");
     // The connect that fails tells the gateway; the visitor is served elsewhere.
     assert_eq!(greeting(address).await.as_deref(), Some(port));
     let (_, told) = explain(&gateway, &[&url]);
