@@ -122,8 +122,8 @@ pub async fn visit<T>(
                 _ = stopped.changed() => break,
             }
             number += 1;
-            let host = format!("h{}.test", number as usize % hosts);
-            let post = number % 5 == 0;
+            let host = format!("h{}.test", number % hosts as u64);
+            let post = number.is_multiple_of(5);
             all.spawn(async move {
                 let begun = Instant::now();
                 let method = if post { "POST" } else { "GET" };
