@@ -140,6 +140,12 @@ async fn tunnels_from_before_the_plugin_serve_by_vhost_in_one_pool_with_those_af
         let path = format!("/api/v1/tunnels?state=live&frps={frps}");
         gateway.api(&path).await.expect("the API answers")[0]["via"].as_str().map(ToOwned::to_owned)
     };
+    // By vhost it may serve before it is listed: nobody announces it.
+    until("both to be listed", SOON, async || {
+        (via("old").await.is_some() && via("a").await.is_some()).then_some(())
+    })
+    .await
+    .expect("they are");
     assert_eq!((via("old").await.as_deref(), via("a").await.as_deref()), (Some("vhost"), Some("takeover")));
 
     // The operator adds the block and restarts that frps: what registers anew is taken over. The twin serves meanwhile.
