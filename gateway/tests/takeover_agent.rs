@@ -15,7 +15,7 @@ use frp_gateway_loadtest::{
         Weather, until,
     },
 };
-use takeover::{BINARY, KEY, SOON, app, options, secret};
+use takeover::{BINARY, KEY, SHORT_HOLD, SOON, app, options, secret};
 
 fn yaml(frps: &Frps, plugin: std::net::SocketAddr, web: std::net::SocketAddr) -> String {
     let entry = frps.yaml();
@@ -242,6 +242,7 @@ async fn a_port_that_changes_hands_behind_a_cut_network_is_no_wrong_route() {
     let text = text
         .replace(&frps.admin().to_string(), &to_admin.address().to_string())
         .replace("password: lab", "password: lab, interval: 200ms");
+    let text = format!("{text}{SHORT_HOLD}\n");
     let gateway = Gateway::start_with(GatewayOptions::new(BINARY, &text)).await.expect("the gateway starts");
     let (ours, theirs) = (app("app0"), app("app1"));
     let claim = |user: &str, app: &frp_gateway_loadtest::demo::DemoApp, host: &str| {
@@ -253,6 +254,10 @@ async fn a_port_that_changes_hands_behind_a_cut_network_is_no_wrong_route() {
     })
     .await
     .expect("it serves");
+    // This visitor's worker keeps a connection to the tunnel.
+    let mut visitor = http::Connection::open(web).await.expect("it listens");
+    let ask = || http::request("GET", "h0.test", "/").body(http::empty());
+    assert_eq!(visitor.send(ask()).await.expect("an answer").app(), Some("app0"));
     // A listing after all that has happened.
     let listed = async || gateway.api("/api/v1/frps").await.ok()?[0]["last_listing_at"].as_f64();
     let before = listed().await.unwrap_or_default();
@@ -266,7 +271,8 @@ async fn a_port_that_changes_hands_behind_a_cut_network_is_no_wrong_route() {
     })
     .await
     .expect("it is");
-    assert_eq!(http::get(web, "h0.test", "/").await.expect("an answer").app(), Some("app0"), "it serves on");
+    let reply = visitor.send(ask()).await.expect("an answer");
+    assert_eq!(reply.app(), Some("app0"), "a kept connection serves on: {}", reply.text());
     first.kill9();
     let _second = Frpc::start(claim("u1", &theirs, "h1.test")).await.expect("it registers");
     for n in 0..20 {
