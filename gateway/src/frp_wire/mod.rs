@@ -4,7 +4,7 @@
 //! Pure: bytes in, facts out; what is read is never consumed, so it can be passed on as it came. Everything is bounded by the
 //! slice that the caller gives. Formats are those of frp 0.71 (v1, v2, yamux), as seen on the wire.
 //!
-//! Reading order: [`sniff`], [`message`] (v1 and v2), [`yamux`], [`hello`] (all of it together), [`records`] (what the sizes of
+//! Reading order: [`sniff()`], [`message`] (v1 and v2), [`yamux`], [`hello`] (all of it together), [`records`] (what the sizes of
 //! TLS records give away).
 
 pub mod hello;
