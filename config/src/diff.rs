@@ -190,7 +190,19 @@ item!(Frps {
     subdomain_host,
     not_found_marker
 });
-item!(Listener { name, bind, protocol, pool, proxy_protocol, frp, tls, trusted_proxies, timeouts, limits });
+item!(Listener {
+    name,
+    bind,
+    protocol,
+    pool,
+    proxy_protocol,
+    frp,
+    tls,
+    http2,
+    trusted_proxies,
+    timeouts,
+    limits
+});
 item!(Pool {
     name,
     carries,
@@ -209,12 +221,14 @@ item!(Pool {
     retry,
     hold,
     proxy_protocol,
+    protocol,
+    tls,
     connect_timeout,
     keepalive,
     fail_timeout,
     absent_timeout
 });
-item!(Route { name, matches, pools, timeout, listeners, in_flight });
+item!(Route { name, matches, pools, redirect, hsts, client, timeout, listeners, in_flight });
 named!(Frps Listener Pool Route);
 
 #[cfg(test)]

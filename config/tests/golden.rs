@@ -37,7 +37,7 @@ fn warned_files_give_a_config_and_warnings() {
 
 #[test]
 fn rejected_files_say_exactly_what_is_wrong() {
-    for case in cases("reject", 230) {
+    for case in cases("reject", 229) {
         let loaded = load(&read(&case), &shown(&case), &Table);
         assert!(loaded.config.is_none(), "{}: accepted", case.display());
         assert!(loaded.diagnostics.iter().any(|d| d.severity == Severity::Error), "{}", case.display());

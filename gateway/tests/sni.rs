@@ -17,7 +17,7 @@ use tokio_rustls::{
     TlsAcceptor, TlsConnector,
     rustls::{
         ClientConfig, ClientConnection, RootCertStore, ServerConfig,
-        crypto::ring::default_provider,
+        crypto::aws_lc_rs::default_provider,
         pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName},
     },
 };

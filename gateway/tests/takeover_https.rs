@@ -20,7 +20,7 @@ use tokio_rustls::{
     TlsAcceptor, TlsConnector,
     rustls::{
         ClientConfig, RootCertStore, ServerConfig,
-        crypto::ring::default_provider,
+        crypto::aws_lc_rs::default_provider,
         pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName},
     },
 };

@@ -2,8 +2,6 @@
 
 use super::{Kind, POSITIVE, Section, defaults, optional, required};
 
-const NO_TLS: &str = "terminate TLS before the gateway for now, and name the terminator in trusted_proxies";
-
 pub(crate) static LISTENER: Section = Section {
     title: "listeners[]",
     about: "One bound address.",
@@ -16,7 +14,7 @@ pub(crate) static LISTENER: Section = Section {
         ),
         defaults(
             "protocol",
-            Kind::Word(&["http", "tcp", "tls_passthrough", "udp", "frp"], &["https"]),
+            Kind::Word(&["http", "https", "tcp", "tls_passthrough", "udp", "frp"], &[]),
             "http",
             "What is spoken on it.",
         ),
@@ -54,16 +52,13 @@ pub(crate) static LISTENER: Section = Section {
         optional(
             "tls",
             Kind::Section(&TLS),
-            "`frp`: TLS ends here, and frps are spoken to in plain; without it, it is passed through.",
+            "`https` (required there): certificates; `frp`: TLS ends here, and frps are spoken to in plain; without it, it is passed through.",
         ),
         optional("timeouts", Kind::Section(&TIMEOUTS), "Deadlines on the visitor's side."),
         optional("limits", Kind::Section(&LIMITS), "Bounds on what a visitor may send."),
     ],
     planned: &[],
 };
-
-/// What an http listener can do about TLS.
-pub(crate) const NO_HTTPS: &str = NO_TLS;
 
 pub(crate) static TLS: Section = Section {
     title: "listeners[].tls",

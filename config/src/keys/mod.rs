@@ -16,7 +16,7 @@ pub(crate) use affinity::{AFFINITY, AFFINITY_COOKIE, SOURCE_IP};
 pub(crate) use elsewhere::elsewhere;
 pub(crate) use frps::{FRPS, FRPS_ADMIN, LIMITS as FRPS_LIMITS};
 pub(crate) use health::{HEALTH, HTTP_CHECK, OUTLIER, SUCCESS_RATIO, TCP_CHECK};
-pub(crate) use listeners::{CERTIFICATE, LIMITS, LISTENER, NO_HTTPS, TIMEOUTS, TLS};
+pub(crate) use listeners::{CERTIFICATE, LIMITS, LISTENER, TIMEOUTS, TLS};
 pub(crate) use pools::{BALANCE, HOLD, LOCALITY, MEMBER, POOL, PREFER, SELECTOR};
 pub(crate) use process::{ACCESS_LOG, ADMIN, ROOT, RUNTIME};
 pub(crate) use retry::{ADAPTIVE, BACKOFF, BUDGET, HEDGE, HEDGE_BUDGET, POOL_LIMITS, QUEUE, RETRY};

@@ -4,6 +4,7 @@
 //! an `Option` that means "use the default"; an `Option` means "the thing is absent".
 
 mod pool;
+mod tls;
 mod tunnels;
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
@@ -14,6 +15,10 @@ pub use self::pool::{
     AdaptiveLimit, Affinity, AffinityCookie, Backoff, Balance, Budget, Carries, Health, HealthCheck, Hedge,
     Hold, Limits, Locality, Outlier, Pool, PoolMember, ProxyHeader, Queue, Retry, SameSite, Secure,
     SuccessRatio,
+};
+pub use self::tls::{
+    Acme, Certificate, Challenge, ClientAuth, ClientAuthMode, ClientRule, Hsts, Http2, Identity, ListenerTls,
+    OnDemand, PoolProtocol, PoolTls, Redirect, TlsVersion, UnknownName,
 };
 pub use self::tunnels::{
     Agent, ClaimRule, Claims, DomainPattern, FrpsPlugin, MetadataKey, Pattern, Plugin, Takeover,
@@ -52,6 +57,8 @@ pub struct Config {
     pub audit: AccessLog,
     /// What `frp-gateway agent` does; the gateway itself doesn't read it.
     pub agent: Option<Agent>,
+    /// Certificates that renew themselves; `None` = all are files.
+    pub acme: Option<Acme>,
 }
 
 /// The admin listener.
@@ -156,8 +163,10 @@ pub struct Listener {
     pub proxy_protocol: Vec<IpNet>,
     /// Settings of an `frp` listener; `Some` exactly there.
     pub frp: Option<FrpListener>,
-    /// Certificates, where TLS ends here: an `frp` listener may have them.
+    /// Certificates, where TLS ends here: always on `https`, on `frp` if they are given. `None` elsewhere.
     pub tls: Option<ListenerTls>,
+    /// HTTP/2: on `https` unless it is off, on `http` (prior knowledge) if it is on. `None` elsewhere.
+    pub http2: Option<Http2>,
     /// Peers whose `X-Forwarded-*` and `Forwarded` are believed and extended, not replaced. Default none.
     pub trusted_proxies: Vec<IpNet>,
     /// Deadlines on the visitor's side.
@@ -171,6 +180,9 @@ pub struct Listener {
 pub enum Protocol {
     /// Plain HTTP/1.
     Http,
+    /// HTTP behind TLS that ends here. May share its address with one `tls_passthrough` listener: names that this one knows
+    /// are passed through.
+    Https,
     /// Bytes, one pool.
     Tcp,
     /// TLS that ends behind us: routed by the server name of the ClientHello.
@@ -183,13 +195,15 @@ pub enum Protocol {
 
 impl Protocol {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Http, Self::Tcp, Self::TlsPassthrough, Self::Udp, Self::Frp];
+    pub const ALL: [Self; 6] =
+        [Self::Http, Self::Https, Self::Tcp, Self::TlsPassthrough, Self::Udp, Self::Frp];
 
     /// As the file writes it.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
             Self::Http => "http",
+            Self::Https => "https",
             Self::Tcp => "tcp",
             Self::TlsPassthrough => "tls_passthrough",
             Self::Udp => "udp",
@@ -201,7 +215,7 @@ impl Protocol {
     #[must_use]
     pub const fn carries(self) -> Option<Carries> {
         match self {
-            Self::Http => Some(Carries::Http),
+            Self::Http | Self::Https => Some(Carries::Http),
             Self::Tcp => Some(Carries::Tcp),
             Self::TlsPassthrough => Some(Carries::Tls),
             Self::Udp => Some(Carries::Udp),
@@ -243,22 +257,6 @@ pub enum Together {
     SourceIp,
 }
 
-/// TLS that ends at a listener.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ListenerTls {
-    /// The first is for clients that ask for a name nobody has, or for none. At least one.
-    pub certificates: Vec<Certificate>,
-}
-
-/// A certificate and its key, as PEM files.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Certificate {
-    /// The chain, leaf first.
-    pub cert: PathBuf,
-    /// The private key.
-    pub key: PathBuf,
-}
-
 /// Deadlines on the visitor's side. All positive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenerTimeouts {
@@ -294,8 +292,14 @@ pub struct Route {
     pub name: String,
     /// What a request must look like. All given conditions hold together.
     pub matches: RouteMatch,
-    /// Where it goes; weights are shares. At least one.
+    /// Where it goes; weights are shares. At least one, unless [`Self::redirect`].
     pub pools: Vec<WeightedPool>,
+    /// Visitors are sent elsewhere; `None` = they are served by `pools`.
+    pub redirect: Option<Redirect>,
+    /// Browsers shall come by https from now on; `None` = nothing is said.
+    pub hsts: Option<Hsts>,
+    /// Only clients whose certificate is trusted ([`ListenerTls::client_auth`]) are served. `None` = everybody is.
+    pub client: Option<ClientRule>,
     /// Longest wait for a response head, over all attempts; `None` = unbounded (`off`). Default 30 s.
     pub timeout: Option<Duration>,
     /// Names of the listeners this route is served on; empty = all.
@@ -326,6 +330,8 @@ pub struct RouteMatch {
     pub headers: Vec<ValueMatch>,
     /// All of these query parameters.
     pub query: Vec<ValueMatch>,
+    /// The client's certificate is for one of these identities; empty = whatever it is for, or none.
+    pub client: Vec<Identity>,
 }
 
 /// Condition on the host. Lower-case, without port or trailing dot.

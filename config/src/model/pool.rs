@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::TunnelSelector;
+use super::tls::{PoolProtocol, PoolTls};
 use crate::secret::Secret;
 
 /// A set of endpoints under one policy.
@@ -46,6 +47,10 @@ pub struct Pool {
     pub hold: Option<Hold>,
     /// PROXY protocol header that begins each connection to a member: `Tcp` and `Tls` alone. `None` = none.
     pub proxy_protocol: Option<ProxyHeader>,
+    /// What is spoken to the members: `Http` alone. A tunnel may say otherwise for itself (`gw_protocol`).
+    pub protocol: PoolProtocol,
+    /// TLS to the members: pools of frps that carry `Http` alone. `None` = none.
+    pub tls: Option<PoolTls>,
     /// Deadline of one TCP connect. Default 2 s.
     pub connect_timeout: Duration,
     /// How long an unused connection to an endpoint is kept. Default 60 s.

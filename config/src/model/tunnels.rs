@@ -97,7 +97,7 @@ pub enum MetadataKey {
     Zone,
     /// `gw_priority`: 0 to 7.
     Priority,
-    /// `gw_protocol`: `h1` for now.
+    /// `gw_protocol`: `h1` or `h2c`.
     Protocol,
     /// `gw_proxy_protocol`: `v1` or `v2`.
     ProxyProtocol,

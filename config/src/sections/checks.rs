@@ -161,7 +161,7 @@ fn unused(ctx: &mut Ctx<'_>, root: &Fields<'_>, config: &Config) {
         let without_routes = match listener.protocol {
             Protocol::Tcp | Protocol::Udp | Protocol::Frp => true,
             Protocol::TlsPassthrough => listener.pool.is_some(),
-            Protocol::Http => everywhere,
+            Protocol::Http | Protocol::Https => everywhere,
         };
         if !without_routes
             && !tunnels

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{field, items};
 use crate::{
-    keys,
     model::{Carries, Config, Listener, Protocol, Route},
     read::{At, Ctx, Fault, Fields},
 };
@@ -39,7 +38,8 @@ impl Leads {
                 }
             }
         }
-        let has_http = listeners.iter().any(|listener| listener.protocol == Protocol::Http);
+        let has_http =
+            listeners.iter().any(|listener| matches!(listener.protocol, Protocol::Http | Protocol::Https));
         Self { pools, has_http }
     }
 
@@ -79,7 +79,7 @@ fn route_on_its_listeners(ctx: &mut Ctx<'_>, item: &At<'_>, route: &Route, liste
     let at = field(item, "listeners").unwrap_or_else(|| item.clone());
     for listener in route.listeners.iter().filter_map(on) {
         match listener.protocol {
-            Protocol::Http | Protocol::TlsPassthrough => {}
+            Protocol::Http | Protocol::Https | Protocol::TlsPassthrough => {}
             protocol @ (Protocol::Tcp | Protocol::Udp) => ctx.push(
                 Fault::error(
                     &at,
@@ -144,7 +144,7 @@ pub(super) const ONLY_FOR: &[(&str, &[Protocol], &str)] = &[
     ),
     (
         "proxy_protocol",
-        &[Protocol::Http, Protocol::Tcp, Protocol::TlsPassthrough, Protocol::Frp],
+        &[Protocol::Http, Protocol::Https, Protocol::Tcp, Protocol::TlsPassthrough, Protocol::Frp],
         "datagrams carry no PROXY protocol header here: remove it",
     ),
     ("frps", &[Protocol::Frp], "it says where an frp listener places clients; a pool says where visitors go"),
@@ -154,10 +154,14 @@ pub(super) const ONLY_FOR: &[(&str, &[Protocol], &str)] = &[
         "it says how an frp listener places clients; \"balance\" of a pool is for visitors",
     ),
     ("together", &[Protocol::Frp], "it is for frp listeners; \"affinity\" of a pool is for visitors"),
-    ("tls", &[Protocol::Frp], keys::NO_HTTPS),
+    (
+        "tls",
+        &[Protocol::Https, Protocol::Frp],
+        "TLS ends at https and frp listeners only: write \"protocol: https\"",
+    ),
     (
         "trusted_proxies",
-        &[Protocol::Http],
+        &[Protocol::Http, Protocol::Https],
         "it is about HTTP header fields; \"proxy_protocol\" is for connections",
     ),
 ];

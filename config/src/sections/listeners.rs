@@ -8,8 +8,8 @@ use super::{Known, leads::ONLY_FOR, lists};
 use crate::{
     keys,
     model::{
-        Certificate, FrpListener, Frps, Listener, ListenerLimits, ListenerTimeouts, ListenerTls, Place,
-        Protocol, Together,
+        Certificate, FrpListener, Frps, Http2, Listener, ListenerLimits, ListenerTimeouts, ListenerTls,
+        Place, Protocol, TlsVersion, Together, UnknownName,
     },
     read::{At, Ctx, Fault, Fields, address, name, network, size, text, word},
     yaml::{Node, Span},
@@ -41,6 +41,7 @@ fn listener(ctx: &mut Ctx<'_>, at: &At<'_>, frps: &[Frps], known: &Known) -> Lis
         proxy_protocol: networks(ctx, &fields, "proxy_protocol"),
         frp: (protocol == Protocol::Frp).then(|| frp(ctx, &fields, frps, known)),
         tls: fields.get("tls").map(|at| tls(ctx, &at)),
+        http2: (protocol == Protocol::Https).then_some(Http2 { max_streams: 100 }),
         trusted_proxies: networks(ctx, &fields, "trusted_proxies"),
         timeouts: timeouts(ctx, &part("timeouts"), protocol),
         limits: limits(ctx, &part("limits")),
@@ -123,9 +124,16 @@ fn tls(ctx: &mut Ctx<'_>, at: &At<'_>) -> ListenerTls {
     }
     let certificate = |at: &At<'_>, ctx: &mut Ctx<'_>| {
         let fields = Fields::open(ctx, at, &keys::CERTIFICATE);
-        Certificate { cert: fields.text(ctx, "cert").into(), key: fields.text(ctx, "key").into() }
+        Certificate { cert: fields.text(ctx, "cert").into(), key: fields.text(ctx, "key").into(), ocsp: None }
     };
-    ListenerTls { certificates: items.iter().map(|at| certificate(at, ctx)).collect() }
+    ListenerTls {
+        certificates: items.iter().map(|at| certificate(at, ctx)).collect(),
+        acme: false,
+        min_version: TlsVersion::V1_2,
+        session_tickets: true,
+        unknown_name: UnknownName::First,
+        client_auth: None,
+    }
 }
 
 /// Longest silence of a session of datagrams, which nobody ends, unless it is said.

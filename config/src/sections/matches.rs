@@ -15,6 +15,7 @@ use crate::{
 pub(super) fn route_match(ctx: &mut Ctx<'_>, at: &At<'_>) -> RouteMatch {
     let fields = Fields::open(ctx, at, &keys::MATCH);
     RouteMatch {
+        client: Vec::new(),
         hosts: list(ctx, &fields, "host", host_pattern),
         path: fields.read(ctx, "path", path).unwrap_or_else(|| PathMatch::Prefix("/".to_owned())),
         methods: list(ctx, &fields, "method", method),

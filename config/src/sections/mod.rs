@@ -87,6 +87,7 @@ pub(crate) fn document(ctx: &mut Ctx<'_>, tree: &Node) -> Config {
     tunnel_checks::secrets(ctx, &fields, &frps);
 
     let config = Config {
+        acme: None,
         zone,
         admin,
         runtime,

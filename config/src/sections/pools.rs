@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     keys::{self, Kind},
-    model::{Affinity, Balance, Carries, Frps, Locality, Pool},
+    model::{Affinity, Balance, Carries, Frps, Locality, Pool, PoolProtocol},
     read::{At, Ctx, Fault, Fields, duration_or_off, factor, factor_or_off, name, word},
     yaml::Node,
 };
@@ -70,6 +70,8 @@ fn pool(
     let bound = fields.get("balance").and_then(|at| field(&at, "bound"));
     let hash_bound = hash_bound.filter(|_| carries == Carries::Http || bound.is_some());
     let pool = Pool {
+        protocol: PoolProtocol::H1,
+        tls: None,
         name,
         carries,
         frps,

@@ -86,6 +86,9 @@ fn settings(ctx: &mut Ctx<'_>, fields: &Fields<'_>, index: usize, known: &Known)
         name: fields.read(ctx, "name", name).unwrap_or_else(|| format!("route-{index}")),
         matches: matches::route_match(ctx, &condition),
         pools: Vec::new(),
+        redirect: None,
+        hsts: None,
+        client: None,
         timeout: fields.read(ctx, "timeout", duration_or_off).flatten(),
         listeners: listeners(ctx, fields, known),
         in_flight: fields

@@ -3,7 +3,7 @@
 use super::{Known, affinity, hold, labels, limits, lists, pools, retry};
 use crate::{
     keys::{self, Kind},
-    model::{Carries, DomainPattern, Frps, Locality, Pool, TunnelSelector, Tunnels},
+    model::{Carries, DomainPattern, Frps, Locality, Pool, PoolProtocol, TunnelSelector, Tunnels},
     read::{At, Ctx, Fault, Fields, duration_or_off, text},
 };
 
@@ -41,6 +41,8 @@ fn pool(ctx: &mut Ctx<'_>, at: &At<'_>) -> Pool {
     let affinity = fields.read(ctx, "affinity", affinity::affinity);
     let rule = pools::rule_of(ctx, &fields, affinity.as_ref());
     Pool {
+        protocol: PoolProtocol::H1,
+        tls: None,
         name: "auto".into(),
         carries: Carries::Http,
         frps: Vec::new(),

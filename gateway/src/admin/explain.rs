@@ -205,7 +205,7 @@ impl<'a> Listeners<'a> {
     fn is_not_for_requests(&self, name: &str) -> Option<Fault> {
         let protocol = self.protocol(name)?;
         let instead = match protocol {
-            Protocol::Http => return None,
+            Protocol::Http | Protocol::Https => return None,
             Protocol::Frp => {
                 "clients of FRP are placed there, not routed: `frp-gateway status` shows where".to_owned()
             }

@@ -50,6 +50,7 @@ pub(crate) fn frps(name: &str, port: u16) -> Frps {
 /// A listener on a free port.
 pub(crate) fn listener(name: &str) -> Listener {
     Listener {
+        http2: None,
         name: name.into(),
         bind: "127.0.0.1:0".parse().unwrap(),
         protocol: Protocol::Http,
@@ -83,6 +84,8 @@ pub(crate) fn pool(name: &str, members: &[(&str, u32)]) -> Pool {
         port: None,
     };
     Pool {
+        protocol: PoolProtocol::H1,
+        tls: None,
         name: name.into(),
         carries: frp_gateway_config::model::Carries::Http,
         hold: None,
@@ -149,8 +152,12 @@ pub(crate) fn outlier() -> Outlier {
 /// A route of one host to one pool.
 pub(crate) fn route(name: &str, host: &str, pool: &str) -> Route {
     Route {
+        redirect: None,
+        hsts: None,
+        client: None,
         name: name.into(),
         matches: RouteMatch {
+            client: Vec::new(),
             hosts: vec![HostMatch::Exact(host.into())],
             path: PathMatch::Prefix("/".into()),
             methods: Vec::new(),
@@ -167,6 +174,7 @@ pub(crate) fn route(name: &str, host: &str, pool: &str) -> Route {
 /// frps `a` and `b`, pool `shop` of both, route `shop`, listener `web`.
 pub(crate) fn config() -> Config {
     Config {
+        acme: None,
         zone: None,
         admin: Admin { listen: "127.0.0.1:9900".parse().unwrap(), token: None },
         runtime: Runtime {

@@ -5,7 +5,7 @@ use std::{collections::HashMap, path::Path, sync::Arc};
 use frp_gateway_config::model::{Certificate, Config, ListenerTls};
 use rustls::{
     ServerConfig,
-    crypto::{CryptoProvider, ring},
+    crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
@@ -30,7 +30,7 @@ pub fn load(config: &Config) -> Result<HashMap<String, Arc<ServerConfig>>, Vec<F
 }
 
 fn server(tls: &ListenerTls, listener: usize) -> Result<Arc<ServerConfig>, Vec<Fault>> {
-    let provider = Arc::new(ring::default_provider());
+    let provider = Arc::new(aws_lc_rs::default_provider());
     let (mut keys, mut faults) = (Vec::new(), Vec::new());
     for (index, certificate) in tls.certificates.iter().enumerate() {
         match certified(certificate, &provider) {
@@ -60,7 +60,7 @@ fn certified(
     provider: &CryptoProvider,
 ) -> Result<CertifiedKey, (&'static str, String)> {
     let wrong = |part, path: &Path, why: String| (part, format!("{}: {why}", path.display()));
-    let Certificate { cert, key } = certificate;
+    let Certificate { cert, key, ocsp: _ } = certificate;
     let chain = CertificateDer::pem_file_iter(cert)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| wrong("cert", cert, error.to_string()))?;

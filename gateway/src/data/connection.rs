@@ -123,7 +123,9 @@ pub fn start(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, slot: usi
             Protocol::TlsPassthrough => spawn_local(l4::sni::serve(connection, stream)).abort_handle(),
             Protocol::Frp => spawn_local(frp::serve(connection, stream, peer, Vec::new())).abort_handle(),
             // Datagrams have no connections.
-            Protocol::Udp => spawn_local(async move { drop((connection, stream)) }).abort_handle(),
+            Protocol::Https | Protocol::Udp => {
+                spawn_local(async move { drop((connection, stream)) }).abort_handle()
+            }
         }
     });
 }
@@ -146,7 +148,7 @@ async fn after_header(mut connection: Connection, mut stream: TcpStream) {
         Protocol::Tcp => Box::pin(l4::tcp::serve(connection, stream)).await,
         Protocol::TlsPassthrough => Box::pin(l4::sni::serve(connection, stream)).await,
         Protocol::Frp => Box::pin(frp::serve(connection, stream, from, Vec::new())).await,
-        Protocol::Udp => {}
+        Protocol::Https | Protocol::Udp => {}
     }
 }
 

@@ -47,7 +47,9 @@ impl Kind {
     #[must_use]
     pub const fn of(protocol: Protocol) -> Self {
         match protocol {
-            Protocol::Http | Protocol::Tcp | Protocol::TlsPassthrough | Protocol::Frp => Self::Stream,
+            Protocol::Http | Protocol::Https | Protocol::Tcp | Protocol::TlsPassthrough | Protocol::Frp => {
+                Self::Stream
+            }
             Protocol::Udp => Self::Datagram,
         }
     }

@@ -537,6 +537,11 @@ async fn drain(worker: Rc<Worker>, within: Duration, done: oneshot::Sender<u64>)
         }
         if begun.elapsed() >= within {
             let cut = worker.cut(|_| true);
+            // What they leave behind must be in order before the process may end: the reset of a connection that was cut,
+            // its line in the access log.
+            while !worker.open.borrow().is_empty() {
+                tokio::task::yield_now().await;
+            }
             report(done, cut);
             return;
         }

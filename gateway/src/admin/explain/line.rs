@@ -32,7 +32,7 @@ impl Line {
                 // The listener says what comes in there.
                 None => match ask.listener.as_deref().and_then(|name| listeners.protocol(name)) {
                     Some(protocol @ (Protocol::Tcp | Protocol::Udp | Protocol::TlsPassthrough)) => protocol,
-                    Some(Protocol::Http | Protocol::Frp) | None => return Ok(None),
+                    Some(Protocol::Http | Protocol::Https | Protocol::Frp) | None => return Ok(None),
                 },
             };
         if !ask.headers.is_empty() || ask.method != "GET" {
@@ -49,7 +49,12 @@ impl Line {
             }
             (
                 _,
-                Protocol::Http | Protocol::Tcp | Protocol::TlsPassthrough | Protocol::Udp | Protocol::Frp,
+                Protocol::Http
+                | Protocol::Https
+                | Protocol::Tcp
+                | Protocol::TlsPassthrough
+                | Protocol::Udp
+                | Protocol::Frp,
             ) => String::new(),
         };
         let mut url = format!("{}://{}", scheme(protocol), host.as_deref().unwrap_or_default());
@@ -67,6 +72,7 @@ impl Line {
 pub(super) const fn scheme(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Http => "http",
+        Protocol::Https => "https",
         Protocol::Tcp => "tcp",
         Protocol::TlsPassthrough => "tls",
         Protocol::Udp => "udp",

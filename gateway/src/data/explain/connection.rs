@@ -61,7 +61,7 @@ pub fn explain(asked: &Connecting<'_>) -> Explanation {
     let mut rng = Rng::seeded(asked.seed);
     match listener.protocol {
         Protocol::TlsPassthrough => by_name(asked, &visit, &mut rng, &mut told),
-        Protocol::Tcp | Protocol::Udp | Protocol::Http | Protocol::Frp => {
+        Protocol::Tcp | Protocol::Udp | Protocol::Http | Protocol::Https | Protocol::Frp => {
             the_rest(&visit, &mut rng, &mut told);
         }
     }

@@ -35,8 +35,12 @@ impl Request for Fake {
 
 fn route(name: &str, hosts: &[&str], path: model::PathMatch) -> model::Route {
     model::Route {
+        redirect: None,
+        hsts: None,
+        client: None,
         name: name.into(),
         matches: model::RouteMatch {
+            client: Vec::new(),
             hosts: hosts
                 .iter()
                 .map(|host| match host.strip_prefix("*.") {

@@ -10,7 +10,7 @@ use super::*;
 
 /// The first flight of a real client that asks for `name` (none: an address is no name).
 fn real(name: Option<&str>) -> Vec<u8> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("versions")

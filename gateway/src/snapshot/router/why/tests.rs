@@ -43,6 +43,9 @@ fn value(name: &str, value: ValueKind) -> ValueMatch {
 fn router(routes: Vec<(&str, Vec<HostMatch>, model::RouteMatch)>) -> Router {
     Router::new(routes.into_iter().map(|(name, hosts, matches)| {
         let route = model::Route {
+            redirect: None,
+            hsts: None,
+            client: None,
             name: name.into(),
             matches,
             pools: Vec::new(),
@@ -56,6 +59,7 @@ fn router(routes: Vec<(&str, Vec<HostMatch>, model::RouteMatch)>) -> Router {
 
 fn matches(path: PathMatch, change: impl FnOnce(&mut model::RouteMatch)) -> model::RouteMatch {
     let mut matches = model::RouteMatch {
+        client: Vec::new(),
         hosts: Vec::new(),
         path,
         methods: Vec::new(),
