@@ -61,6 +61,27 @@ pub struct Config {
     pub acme: Option<Acme>,
 }
 
+impl Config {
+    /// The `tls_passthrough` listener that has the address of this `https` listener.
+    #[must_use]
+    pub fn passthrough_beside(&self, listener: &Listener) -> Option<&Listener> {
+        let is_https = listener.protocol == Protocol::Https;
+        self.listeners.iter().find(|other| {
+            is_https && other.protocol == Protocol::TlsPassthrough && other.bind == listener.bind
+        })
+    }
+
+    /// Whether a listener has sockets of its own: a `tls_passthrough` one with the address of an `https` one is served by that.
+    #[must_use]
+    pub fn has_own_sockets(&self, listener: &Listener) -> bool {
+        listener.protocol != Protocol::TlsPassthrough
+            || !self
+                .listeners
+                .iter()
+                .any(|other| other.protocol == Protocol::Https && other.bind == listener.bind)
+    }
+}
+
 /// The admin listener.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Admin {

@@ -50,7 +50,8 @@ fn bound_twice(ctx: &mut Ctx<'_>, root: &Fields<'_>, config: &Config) {
     }
     for (item, listener) in items(root, "listeners").iter().zip(&config.listeners) {
         let Some(at) = field(item, "bind") else { continue };
-        if listener.bind.port() == 0 {
+        // An https listener serves what is passed through on its address as well.
+        if listener.bind.port() == 0 || !config.has_own_sockets(listener) {
             continue;
         }
         let address = (listener.bind, listener.protocol == Protocol::Udp);

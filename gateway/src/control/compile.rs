@@ -14,7 +14,7 @@ use std::{
     sync::Arc,
 };
 
-use frp_gateway_config::model::{self, Carries, Config};
+use frp_gateway_config::model::{self, Carries, Config, Protocol};
 use lb_algos::Tick;
 
 pub use self::{
@@ -279,7 +279,10 @@ fn listeners(
 ) -> Vec<Option<Arc<Listener>>> {
     carry.retire_listeners(config.listeners.iter().map(|listener| listener.name.as_str()), now);
     let mut routers: HashMap<(Vec<usize>, bool), Arc<Router>> = HashMap::new();
-    for listener in &config.listeners {
+    // Before those that refer to them.
+    let (first, then): (Vec<_>, Vec<_>) =
+        config.listeners.iter().partition(|listener| listener.protocol == Protocol::TlsPassthrough);
+    for listener in first.into_iter().chain(then) {
         let served: Vec<usize> = (0..config.routes.len())
             .filter(|index| {
                 let names = &config.routes[*index].listeners;
@@ -309,6 +312,10 @@ fn listeners(
                 .cloned(),
             slot,
             frp: frp_part(listener, fleet, carry),
+            tls: listener.tls.as_ref().and_then(|_| carry.tls(&listener.name)),
+            passthrough: config
+                .passthrough_beside(listener)
+                .map(|beside| carry.listener_identity(&beside.name).0),
             router: Arc::clone(router),
             proxy_protocol: listener.proxy_protocol.clone(),
             trusted_proxies: listener.trusted_proxies.clone(),

@@ -5,7 +5,7 @@ mod tunnels;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use frp_gateway_config::model::{AccessLog, Config, FrpsAdmin, Health, Pool};
+use frp_gateway_config::model::{AccessLog, Config, FrpsAdmin, Health, Listener, Pool};
 
 use self::tunnels::Seen;
 use super::{
@@ -114,9 +114,11 @@ fn listeners(before: Option<&Config>, config: &Config) -> (Vec<Effect>, Vec<Stri
         .listeners
         .iter()
         .enumerate()
+        .filter(|(_, new)| config.has_own_sockets(new))
         .filter(|(_, new)| {
             !old.iter().any(|old| {
-                old.name == new.name
+                before.is_some_and(|before| before.has_own_sockets(old))
+                    && old.name == new.name
                     && old.bind == new.bind
                     && Kind::of(old.protocol) == Kind::of(new.protocol)
             })
@@ -128,7 +130,12 @@ fn listeners(before: Option<&Config>, config: &Config) -> (Vec<Effect>, Vec<Stri
             key: format!("listeners[{index}].bind"),
         })
         .collect();
-    let gone = old.iter().filter(|old| !config.listeners.iter().any(|new| new.name == old.name));
+    let stays = |old: &Listener| {
+        config.listeners.iter().any(|new| new.name == old.name && config.has_own_sockets(new))
+            || before.is_some_and(|before| !before.has_own_sockets(old))
+                && config.listeners.iter().any(|new| new.name == old.name)
+    };
+    let gone = old.iter().filter(|old| !stays(old));
     (binds, gone.map(|old| old.name.clone()).collect())
 }
 

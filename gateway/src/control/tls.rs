@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, path::Path, sync::Arc};
 
-use frp_gateway_config::model::{Certificate, Config, ListenerTls};
+use frp_gateway_config::model::{Certificate, Config, ListenerTls, Protocol};
 use rustls::{
     ServerConfig,
     crypto::{CryptoProvider, aws_lc_rs},
@@ -21,7 +21,7 @@ pub fn load(config: &Config) -> Result<HashMap<String, Arc<ServerConfig>>, Vec<F
     let (mut loaded, mut faults) = (HashMap::new(), Vec::new());
     for (index, listener) in config.listeners.iter().enumerate() {
         let Some(tls) = &listener.tls else { continue };
-        match server(tls, index) {
+        match server(tls, listener.protocol, index) {
             Ok(server) => drop(loaded.insert(listener.name.clone(), server)),
             Err(wrong) => faults.extend(wrong),
         }
@@ -29,7 +29,7 @@ pub fn load(config: &Config) -> Result<HashMap<String, Arc<ServerConfig>>, Vec<F
     if faults.is_empty() { Ok(loaded) } else { Err(faults) }
 }
 
-fn server(tls: &ListenerTls, listener: usize) -> Result<Arc<ServerConfig>, Vec<Fault>> {
+fn server(tls: &ListenerTls, protocol: Protocol, listener: usize) -> Result<Arc<ServerConfig>, Vec<Fault>> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let (mut keys, mut faults) = (Vec::new(), Vec::new());
     for (index, certificate) in tls.certificates.iter().enumerate() {
@@ -49,8 +49,12 @@ fn server(tls: &ListenerTls, listener: usize) -> Result<Arc<ServerConfig>, Vec<F
         .map_err(|error| vec![Fault::plain("internal", "listeners", &error.to_string())])?
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(ByName(keys)));
-    // Whoever resumes would keep a session of the certificate before; frpc doesn't.
-    server.send_tls13_tickets = 0;
+    if protocol == Protocol::Https {
+        server.alpn_protocols = vec![b"http/1.1".to_vec()];
+    } else {
+        // frpc doesn't resume.
+        server.send_tls13_tickets = 0;
+    }
     Ok(Arc::new(server))
 }
 

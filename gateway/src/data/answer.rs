@@ -3,9 +3,9 @@
 
 use std::{io::Write as _, time::Duration};
 
-use tokio::{io::AsyncWriteExt, net::TcpStream, time::timeout};
+use tokio::{io::AsyncWriteExt, time::timeout};
 
-use super::{connection::Connection, headers::OWN_ANSWER};
+use super::{connection::Connection, headers::OWN_ANSWER, stream::Stream};
 use crate::{error::Refusal, snapshot::Listener};
 
 /// Longest wait for a visitor to take one of our own answers.
@@ -53,14 +53,18 @@ impl About<'_> {
 pub async fn send(
     connection: &Connection,
     listener: &Listener,
-    stream: &mut TcpStream,
+    stream: &mut Stream,
     about: About<'_>,
 ) -> bool {
     let worker = &connection.worker;
     listener.stats.of(worker.id).own_answers[about.refusal.index()].inc();
     log(connection, listener, about);
     let text = render(about);
-    matches!(timeout(PATIENCE, stream.write_all(&text)).await, Ok(Ok(())))
+    let told = async {
+        stream.write_all(&text).await?;
+        stream.flush().await
+    };
+    matches!(timeout(PATIENCE, told).await, Ok(Ok(())))
 }
 
 fn log(connection: &Connection, listener: &Listener, about: About<'_>) {

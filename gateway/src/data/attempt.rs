@@ -6,7 +6,6 @@
 use std::{cell::Cell, future::poll_fn, time::Instant};
 
 use lb_algos::Tick;
-use tokio::net::TcpStream;
 
 use super::{
     absent::{self, Suspicion},
@@ -18,7 +17,9 @@ use super::{
     exchange::{Body, Report, Request, Scratch, Stop},
     headers::{self, Onward},
     io::{until, write_both},
-    outcome, respond, session, upgrade,
+    outcome, respond, session,
+    stream::Stream,
+    upgrade,
     upstream::Link,
     wait::{Broken, Evidence, Progress, Wait, stall},
     watch::Watch,
@@ -101,7 +102,7 @@ pub async fn run<'a>(
     attempt: &Attempt<'a>,
     mut in_flight: InFlight<'a>,
     body: &mut Body,
-    visitor: &mut TcpStream,
+    visitor: &mut Stream,
     buffer: &mut Buffer,
     scratch: &mut Scratch,
     report: &mut Report,
@@ -152,7 +153,7 @@ async fn once<'a>(
     mut upstream: Upstream,
     in_flight: &mut InFlight<'a>,
     body: &mut Body,
-    visitor: &mut TcpStream,
+    visitor: &mut Stream,
     buffer: &mut Buffer,
     scratch: &mut Scratch,
     report: &mut Report,

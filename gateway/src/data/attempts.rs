@@ -9,7 +9,6 @@ use std::{
 
 use frp_gateway_config::model::{Affinity, Balance};
 use lb_algos::{Tick, backoff::backoff};
-use tokio::net::TcpStream;
 
 use super::{
     absent::Absences,
@@ -25,6 +24,7 @@ use super::{
     pick::{self, Keep, Knowledge, Picked},
     reason::{Among, Because, Why},
     session,
+    stream::Stream,
     watch::Watch,
 };
 use crate::{
@@ -41,7 +41,7 @@ use crate::{
 pub async fn serve(
     request: &Request<'_>,
     body: &mut Body,
-    stream: &mut TcpStream,
+    stream: &mut Stream,
     buffer: &mut Buffer,
     scratch: &mut Scratch,
     report: &mut Report,
@@ -291,7 +291,7 @@ pub(super) fn key_of(
 async fn wait_in_line<'a>(
     request: &Request<'a>,
     body: &Body,
-    stream: &mut TcpStream,
+    stream: &mut Stream,
     buffer: &mut Buffer,
     scratch: &mut Scratch,
     key: Option<u64>,

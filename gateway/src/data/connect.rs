@@ -2,7 +2,7 @@
 
 use std::{io, sync::Arc, time::Instant};
 
-use tokio::net::UdpSocket;
+use tokio::net::{TcpStream, UdpSocket};
 
 use super::{
     upstream::{self, Link},
@@ -26,16 +26,30 @@ pub enum NoLink {
     Starved,
 }
 
-/// Opens a connection within the pool's `connect_timeout`; keeps the endpoint's record.
+/// Opens a connection for requests.
 ///
 /// # Errors
-/// See [`NoLink`]. Nothing has been sent.
+/// As [`open_socket`].
 pub async fn open(
     worker: &Worker,
     pool: &Pool,
     member: &Member,
     deadline: Option<Instant>,
 ) -> Result<Link, NoLink> {
+    let (socket, open) = open_socket(worker, pool, member, deadline).await?;
+    Ok(Link { stream: socket.into(), open })
+}
+
+/// Opens a connection within the pool's `connect_timeout`; keeps the endpoint's record.
+///
+/// # Errors
+/// See [`NoLink`]. Nothing has been sent.
+pub async fn open_socket(
+    worker: &Worker,
+    pool: &Pool,
+    member: &Member,
+    deadline: Option<Instant>,
+) -> Result<(TcpStream, OpenConnection), NoLink> {
     let endpoint = &member.endpoint;
     let stats = endpoint.stats.of(worker.id);
     if member.connections.as_ref().is_some_and(|gate| !gate.has_room()) {
@@ -52,7 +66,7 @@ pub async fn open(
         Ok(stream) => {
             stats.connects.inc();
             succeeded(pool, endpoint);
-            Ok(Link { stream, open })
+            Ok((stream, open))
         }
         Err((_, error)) if upstream::is_ours(&error) => {
             starved(worker, endpoint, &error);

@@ -4,7 +4,6 @@
 
 use std::{
     future::poll_fn,
-    mem::MaybeUninit,
     net::{IpAddr, SocketAddr},
     rc::Rc,
     sync::Arc,
@@ -22,9 +21,10 @@ use tokio::{
 
 use super::{
     buffer::{Buffer, SMALL},
-    frp, http,
+    frp, http, https,
     l4::{self, proxy_in},
     refuse,
+    stream::Stream,
     worker::{Presence, Worker},
 };
 use crate::snapshot::{Listener, Snapshot};
@@ -118,14 +118,13 @@ pub fn start(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, slot: usi
             return spawn_local(after_header(connection, stream)).abort_handle();
         }
         match connection.listener.protocol {
-            Protocol::Http => spawn_local(serve(connection, stream)).abort_handle(),
+            Protocol::Http => spawn_local(serve(connection, stream.into())).abort_handle(),
             Protocol::Tcp => spawn_local(l4::tcp::serve(connection, stream)).abort_handle(),
             Protocol::TlsPassthrough => spawn_local(l4::sni::serve(connection, stream)).abort_handle(),
             Protocol::Frp => spawn_local(frp::serve(connection, stream, peer, Vec::new())).abort_handle(),
+            Protocol::Https => spawn_local(https::serve(connection, stream)).abort_handle(),
             // Datagrams have no connections.
-            Protocol::Https | Protocol::Udp => {
-                spawn_local(async move { drop((connection, stream)) }).abort_handle()
-            }
+            Protocol::Udp => spawn_local(async move { drop((connection, stream)) }).abort_handle(),
         }
     });
 }
@@ -144,11 +143,12 @@ async fn after_header(mut connection: Connection, mut stream: TcpStream) {
     let from = connection.from;
     // On the heap, so that a connection without a header costs what its own protocol does.
     match listener.protocol {
-        Protocol::Http => Box::pin(serve(connection, stream)).await,
+        Protocol::Http => Box::pin(serve(connection, stream.into())).await,
         Protocol::Tcp => Box::pin(l4::tcp::serve(connection, stream)).await,
         Protocol::TlsPassthrough => Box::pin(l4::sni::serve(connection, stream)).await,
         Protocol::Frp => Box::pin(frp::serve(connection, stream, from, Vec::new())).await,
-        Protocol::Https | Protocol::Udp => {}
+        Protocol::Https => Box::pin(https::serve(connection, stream)).await,
+        Protocol::Udp => {}
     }
 }
 
@@ -178,7 +178,8 @@ fn listener_of(snapshot: &Snapshot, slot: usize) -> Option<Arc<Listener>> {
     snapshot.listeners.get(slot)?.clone()
 }
 
-async fn serve(mut connection: Connection, mut stream: TcpStream) {
+/// Serves HTTP/1 requests until the connection ends.
+pub async fn serve(mut connection: Connection, mut stream: Stream) {
     let worker = Rc::clone(&connection.worker);
     let mut buffer = Buffer::default();
     let mut first = true;
@@ -224,32 +225,32 @@ async fn serve(mut connection: Connection, mut stream: TcpStream) {
     };
     worker.buffers.give_back(buffer);
     match next {
-        Next::KeepAlive | Next::Close => {}
+        Next::KeepAlive | Next::Close => {
+            poll_fn(|cx| {
+                stream.say_goodbye(cx);
+                Poll::Ready(())
+            })
+            .await;
+        }
         Next::Linger => linger(&worker, &mut stream).await,
         Next::Reset => {
-            if let Err(error) = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)) {
-                tracing::debug!(%error, "no SO_LINGER");
-            }
+            stream.reset_on_close();
         }
     }
 }
 
 /// Whether something has arrived, as opposed to that the connection is over, or to end now.
-fn poll_request(presence: &Presence, stream: &TcpStream, cx: &mut Context<'_>) -> Poll<bool> {
-    match stream.poll_read_ready(cx) {
+fn poll_request(presence: &Presence, stream: &Stream, cx: &mut Context<'_>) -> Poll<bool> {
+    match stream.poll_arrived(cx) {
         Poll::Ready(ready) => Poll::Ready(ready.is_ok()),
         // What the reactor hasn't told yet counts, too: whoever sent it in time is answered.
-        Poll::Pending if presence.is_leaving(cx) => {
-            let mut byte = [MaybeUninit::uninit()];
-            let arrived = socket2::SockRef::from(stream).peek(&mut byte);
-            Poll::Ready(arrived.is_ok_and(|length| length > 0))
-        }
+        Poll::Pending if presence.is_leaving(cx) => Poll::Ready(stream.has_arrived()),
         Poll::Pending => Poll::Pending,
     }
 }
 
 /// Ends our direction and reads on for a while.
-async fn linger(worker: &Worker, stream: &mut TcpStream) {
+async fn linger(worker: &Worker, stream: &mut Stream) {
     if stream.shutdown().await.is_err() {
         return;
     }

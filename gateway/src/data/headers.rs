@@ -2,6 +2,8 @@
 
 use std::{io::Write, net::IpAddr};
 
+use frp_gateway_config::model::Protocol;
+
 use super::affinity::{cookie_values, strip};
 use crate::{
     frps::Rewrite,
@@ -84,7 +86,7 @@ pub fn request(out: &mut Vec<u8>, head: &RequestHead, wire: &[u8], onward: Onwar
                 }
             }
             Known::Expect if onward.ask_first => continue,
-            Known::Http2Settings => continue,
+            Known::Http2Settings | Known::XGatewayProto => continue,
             Known::Cookie if onward.hide_cookie.is_some_and(|name| hide(out, field, wire, name)) => continue,
             known => saw.note(known),
         }
@@ -105,7 +107,16 @@ pub fn request(out: &mut Vec<u8>, head: &RequestHead, wire: &[u8], onward: Onwar
         out.extend_from_slice(b"\r\n");
     }
     if !saw.forwarded_proto && ours("x-forwarded-proto") {
-        out.extend_from_slice(b"X-Forwarded-Proto: http\r\n");
+        out.extend_from_slice(match onward.listener.protocol {
+            Protocol::Https => b"X-Forwarded-Proto: https\r\n".as_slice(),
+            Protocol::Http | Protocol::Tcp | Protocol::TlsPassthrough | Protocol::Udp | Protocol::Frp => {
+                b"X-Forwarded-Proto: http\r\n".as_slice()
+            }
+        });
+    }
+    // frps replaces the field above by `http`, whatever the visitor speaks.
+    if !onward.direct && is_https(head, wire, onward.listener, onward.peer) && ours("x-gateway-proto") {
+        out.extend_from_slice(b"X-Gateway-Proto: https\r\n");
     }
     if !saw.forwarded_host && ours("x-forwarded-host") {
         out.extend_from_slice(b"X-Forwarded-Host: ");
@@ -171,15 +182,14 @@ pub fn visitor(head: &RequestHead, wire: &[u8], listener: &Listener, peer: IpAdd
     nearest
 }
 
-/// Whether the visitor speaks HTTPS, as far as a trusted proxy tells.
+/// Whether the visitor speaks HTTPS: to us, or as a trusted proxy tells.
 #[must_use]
 pub fn is_https(head: &RequestHead, wire: &[u8], listener: &Listener, peer: IpAddr) -> bool {
-    is_trusted(listener, peer)
-        && head
-            .fields
-            .iter()
-            .find(|field| field.known == Known::XForwardedProto)
-            .is_some_and(|field| field.value.of(wire).eq_ignore_ascii_case(b"https"))
+    let told = head.fields.iter().find(|field| field.known == Known::XForwardedProto);
+    match told.filter(|_| is_trusted(listener, peer)) {
+        Some(field) => field.value.of(wire).eq_ignore_ascii_case(b"https"),
+        None => listener.protocol == Protocol::Https,
+    }
 }
 
 /// Writes a `Cookie` field without the pairs called `name`; `false` when there is none in it, and nothing was written.

@@ -15,13 +15,13 @@ use std::{
 };
 
 use frp_gateway_config::model;
-use tokio::net::TcpStream;
 
 use super::{
     absent::Scope,
     buffer::Buffer,
     exchange::{Body, Stop},
     io::until,
+    stream::ReadSide,
     upstream,
     watch::Watch,
     worker::Worker,
@@ -151,7 +151,7 @@ impl Hold {
         worker: &Worker,
         away: Away,
         line: Line<'_>,
-        (body, stream, buffer): (&Body, &mut TcpStream, &mut Buffer),
+        (body, from_visitor, buffer): (&Body, &mut ReadSide<'_>, &mut Buffer),
     ) -> Waited {
         let Away { refusal, detail, suspect } = away;
         let over = |detail| Waited::Over(Stop::Refused(refusal, detail));
@@ -191,12 +191,11 @@ impl Hold {
         news.as_mut().enable();
         loop {
             let next = end.min(Instant::now() + LOOK_AGAIN);
-            let (mut from_visitor, _) = stream.split();
             let woken = until(
                 Some(next),
                 poll_fn(|cx| {
                     // A visitor who is still sending is watched by the upload later.
-                    if body.upload.is_none() && watch.poll(cx, &mut from_visitor, buffer).is_ready() {
+                    if body.upload.is_none() && watch.poll(cx, from_visitor, buffer).is_ready() {
                         return Poll::Ready(false);
                     }
                     news.as_mut().poll(cx).map(|()| true)

@@ -5,8 +5,6 @@
 
 use std::{cell::Cell, future::poll_fn, time::Instant};
 
-use tokio::net::TcpStream;
-
 use super::{
     access_log,
     answer::{self, About},
@@ -17,6 +15,7 @@ use super::{
     hold::{Away, Hold, Line, Waited},
     io::{Elapsed, until},
     relay::{Framing, Relay},
+    stream::Stream,
     worker::Worker,
 };
 use crate::{
@@ -32,7 +31,7 @@ pub async fn exchange(
     connection: &Connection,
     snapshot: &Snapshot,
     listener: &Listener,
-    stream: &mut TcpStream,
+    stream: &mut Stream,
     buffer: &mut Buffer,
     scratch: &mut Scratch,
 ) -> Next {
@@ -118,7 +117,7 @@ async fn round(
     connection: &Connection,
     (snapshot, listener): (&Snapshot, &Listener),
     refused: Option<Stop>,
-    stream: &mut TcpStream,
+    stream: &mut Stream,
     buffer: &mut Buffer,
     scratch: &mut Scratch,
     inbound: &mut Inbound,
@@ -179,7 +178,7 @@ async fn round(
                     || scratch.request.method.is_idempotent()
                     || !matches!(scratch.request.body, RequestBody::None | RequestBody::Length(0)),
             };
-            let waited = hold.wait(worker, away, line, (body, stream, buffer)).await;
+            let waited = hold.wait(worker, away, line, (body, &mut stream.split().0, buffer)).await;
             report.held = hold.since();
             match waited {
                 Waited::LookAgain => return None,
@@ -228,7 +227,7 @@ async fn round(
 
 /// Reads until a head is complete.
 async fn read_head(
-    stream: &mut TcpStream,
+    stream: &mut Stream,
     buffer: &mut Buffer,
     head: &mut RequestHead,
     listener: &Listener,

@@ -25,7 +25,7 @@ pub async fn until<F: Future>(deadline: Option<Instant>, wait: F) -> Result<F::O
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Elapsed;
 
-/// Writes two slices one after the other, in as few calls as the socket allows.
+/// Writes two slices one after the other, in as few calls as the socket allows, and flushes.
 ///
 /// `sent` tells how many bytes left so far, also when this fails.
 ///
@@ -65,7 +65,7 @@ pub fn poll_write_both<W: AsyncWrite + Unpin>(
         }
         *sent += written;
     }
-    Poll::Ready(Ok(()))
+    Pin::new(to).poll_flush(cx)
 }
 
 /// Repeats a wait of at most `idle` for as long as bytes move: `moved` is read before and after each wait.

@@ -8,6 +8,7 @@ use tokio::{io::AsyncWriteExt, net::TcpStream, task::spawn_local, time::timeout}
 
 use super::{
     answer::{self, About},
+    stream::reset_on_close,
     worker::Worker,
 };
 use crate::{error::Refusal, snapshot::Listener};
@@ -30,9 +31,7 @@ pub fn busy(worker: &Rc<Worker>, stream: TcpStream, listener: &Listener, detail:
     }
     if listener.protocol != Protocol::Http {
         // Nothing that could be said would be understood: a reset is.
-        if let Err(error) = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)) {
-            tracing::debug!(%error, "no SO_LINGER");
-        }
+        reset_on_close(&stream);
         return;
     }
     if worker.told.get() >= most {

@@ -152,10 +152,14 @@ impl Relay {
                 continue;
             }
             if self.whole {
-                return Poll::Ready(Ok(()));
+                return Pin::new(sink).poll_flush(cx).map_err(RelayError::Sink);
             }
             if self.check()? {
                 continue;
+            }
+            // What the sink keeps back doesn't wait for more to come.
+            if let Poll::Ready(Err(error)) = Pin::new(&mut *sink).poll_flush(cx) {
+                return Poll::Ready(Err(RelayError::Sink(error)));
             }
             self.make_space(buffers);
             let space = self.buffer.capacity() - self.buffer.len();

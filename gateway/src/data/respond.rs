@@ -2,11 +2,6 @@
 
 use std::task::{Context, Poll};
 
-use tokio::net::{
-    TcpStream,
-    tcp::{ReadHalf, WriteHalf},
-};
-
 use super::{
     attempt::{self, Attempt, Ending},
     buffer::{Buffer, Buffers},
@@ -15,6 +10,7 @@ use super::{
     headers::{self, Homeward},
     io::{Elapsed, poll_write_both, while_moving},
     relay::{Framing, Relay, RelayError},
+    stream::{ReadSide, Stream, WriteSide},
     upstream::Link,
     watch::Watch,
 };
@@ -44,7 +40,7 @@ pub struct Answer<'a> {
 pub async fn run(
     mut answer: Answer<'_>,
     body: &mut Body,
-    visitor: &mut TcpStream,
+    visitor: &mut Stream,
     buffer: &mut Buffer,
     scratch: &mut Scratch,
     report: &mut Report,
@@ -180,8 +176,8 @@ fn poll_upload(
     cx: &mut Context<'_>,
     body: &mut Body,
     buffers: &Buffers,
-    from_visitor: &mut ReadHalf<'_>,
-    to_endpoint: &mut WriteHalf<'_>,
+    from_visitor: &mut ReadSide<'_>,
+    to_endpoint: &mut WriteSide<'_>,
     moved: &mut u64,
 ) -> Poll<Upload> {
     let Some(upload) = &mut body.upload else { return Poll::Ready(Upload::Over) };

@@ -2,7 +2,7 @@
 
 use std::{pin::Pin, task::Poll};
 
-use tokio::{io::AsyncWrite, net::TcpStream};
+use tokio::io::AsyncWrite;
 
 use super::{
     buffer::Buffer,
@@ -11,6 +11,7 @@ use super::{
     frames::{CLOSE_RESTART, Frames, Tap},
     io::{while_moving, write_both},
     relay::{Framing, Relay, RelayError},
+    stream::{ReadSide, Stream, WriteSide},
 };
 use crate::{
     http1::{Known, RequestHead},
@@ -31,9 +32,9 @@ pub fn is_h2c(head: &RequestHead, wire: &[u8]) -> bool {
 #[derive(Debug)]
 pub struct Sides<'a> {
     /// The visitor's.
-    pub visitor: &'a mut TcpStream,
+    pub visitor: &'a mut Stream,
     /// The endpoint's.
-    pub endpoint: &'a mut TcpStream,
+    pub endpoint: &'a mut Stream,
     /// Whose it is.
     pub whose: &'a Endpoint,
 }
@@ -122,8 +123,8 @@ impl Direction {
         &mut self,
         cx: &mut std::task::Context<'_>,
         buffers: &super::buffer::Buffers,
-        from: &mut tokio::net::tcp::ReadHalf<'_>,
-        to: &mut tokio::net::tcp::WriteHalf<'_>,
+        from: &mut ReadSide<'_>,
+        to: &mut WriteSide<'_>,
         mut frames: Option<(&mut Frames, &Endpoint)>,
         moved: &mut u64,
     ) -> Poll<Result<(), ()>> {

@@ -5,16 +5,15 @@ use std::{
     collections::HashMap,
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    os::fd::AsFd,
     time::{Duration, Instant},
 };
 
 use lb_algos::Tick;
-use rustix::net::RecvFlags;
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 
 use super::io::{Elapsed, until};
 use super::refuse;
+use super::stream::Stream;
 use crate::{snapshot::OpenConnection, telemetry::stats::Failure};
 
 /// Idle connections kept per endpoint and worker.
@@ -24,7 +23,7 @@ const KEEP_PER_ENDPOINT: usize = 1024;
 #[derive(Debug)]
 pub struct Link {
     /// The socket.
-    pub stream: TcpStream,
+    pub stream: Stream,
     /// Falls with it.
     pub open: OpenConnection,
 }
@@ -51,7 +50,7 @@ impl IdleConnections {
         let mut by_endpoint = self.by_endpoint.borrow_mut();
         let list = by_endpoint.get_mut(&endpoint)?;
         while let Some(idle) = list.pop() {
-            if idle.until > now && is_quiet(&idle.link.stream) && !(surely && has_news(&idle.link.stream)) {
+            if idle.until > now && is_usable(&idle.link.stream, surely) {
                 return Some(idle.link);
             }
         }
@@ -87,7 +86,7 @@ impl IdleConnections {
     /// Closes what is over, dead, or belongs to an endpoint that is gone.
     pub fn sweep(&self, now: Tick, is_known: impl Fn(u64) -> bool) {
         self.by_endpoint.borrow_mut().retain(|endpoint, list| {
-            list.retain(|idle| idle.until > now && is_quiet(&idle.link.stream));
+            list.retain(|idle| idle.until > now && idle.link.stream.is_quiet());
             let of_tunnel = list.first().map(|idle| idle.link.open.endpoint());
             let of_tunnel = of_tunnel.filter(|endpoint| endpoint.id.tunnel.is_some());
             of_tunnel.map_or_else(|| is_known(*endpoint), |endpoint| !endpoint.is_gone()) && !list.is_empty()
@@ -100,15 +99,9 @@ impl IdleConnections {
     }
 }
 
-/// Nothing to read and not closed, as far as the reactor knows.
-fn is_quiet(stream: &TcpStream) -> bool {
-    matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
-}
-
-/// Whether the kernel has bytes, an end or an error for us.
-fn has_news(stream: &TcpStream) -> bool {
-    let peeked = rustix::net::recv(stream.as_fd(), &mut [0u8], RecvFlags::PEEK | RecvFlags::DONTWAIT);
-    !matches!(peeked, Err(rustix::io::Errno::AGAIN))
+/// Whether a kept connection can carry another request.
+fn is_usable(stream: &Stream, surely: bool) -> bool {
+    if surely { stream.is_quiet() && stream.is_surely_quiet() } else { stream.is_quiet() }
 }
 
 /// Opens a connection to the first of `addresses` that takes it.

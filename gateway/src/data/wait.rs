@@ -7,10 +7,6 @@ use std::{
 };
 
 use lb_algos::Tick;
-use tokio::net::{
-    TcpStream,
-    tcp::{ReadHalf, WriteHalf},
-};
 
 use super::{
     attempt::{self, Attempt, Upstream},
@@ -20,6 +16,7 @@ use super::{
     io::{Elapsed, until, write_both},
     outcome,
     relay::RelayError,
+    stream::{ReadSide, Stream, WriteSide},
     watch::Watch,
 };
 use crate::{
@@ -130,7 +127,7 @@ impl<'a> Wait<'a> {
         &mut self,
         in_flight: &mut InFlight<'a>,
         body: &mut Body,
-        visitor: &mut TcpStream,
+        visitor: &mut Stream,
         buffer: &mut Buffer,
         scratch: &mut Scratch,
         report: &mut Report,
@@ -241,7 +238,7 @@ impl<'a> Wait<'a> {
     /// The visitor doesn't wait for it.
     pub async fn rescue(
         &mut self,
-        visitor: &mut TcpStream,
+        visitor: &mut Stream,
         buffer: &mut Buffer,
         in_flight: &mut InFlight<'a>,
         report: &mut Report,
@@ -359,8 +356,8 @@ fn poll_event(
     progress: &mut Progress<'_>,
     body: &mut Body,
     buffers: &Buffers,
-    (from_visitor, buffer): (&mut ReadHalf<'_>, &mut Buffer),
-    (from_endpoint, to_endpoint, incoming): (&mut ReadHalf<'_>, &mut WriteHalf<'_>, &mut Buffer),
+    (from_visitor, buffer): (&mut ReadSide<'_>, &mut Buffer),
+    (from_endpoint, to_endpoint, incoming): (&mut ReadSide<'_>, &mut WriteSide<'_>, &mut Buffer),
 ) -> Poll<Event> {
     // The answer first: when it is there, nothing else matters.
     match incoming.poll_fill(cx, from_endpoint) {

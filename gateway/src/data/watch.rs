@@ -6,9 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::net::tcp::ReadHalf;
-
-use super::buffer::Buffer;
+use super::{buffer::Buffer, stream::ReadSide};
 
 /// A visitor who ends its direction this soon after its request has merely finished sending (`nc -N`, HTTP/1.0
 /// clients) and still wants the answer. An end that comes later is a visitor who has gone: both look alike on the
@@ -37,7 +35,7 @@ impl<'a> Watch<'a> {
     }
 
     /// `Ready` when the visitor has gone. Requests that it sends ahead are kept in `buffer` as far as they fit.
-    pub fn poll(&mut self, cx: &mut Context<'_>, from: &mut ReadHalf<'_>, buffer: &mut Buffer) -> Poll<()> {
+    pub fn poll(&mut self, cx: &mut Context<'_>, from: &mut ReadSide<'_>, buffer: &mut Buffer) -> Poll<()> {
         while !self.half_closed.get() && !buffer.is_full() {
             match buffer.poll_fill(cx, from) {
                 Poll::Ready(Ok(n)) if n > 0 => {}

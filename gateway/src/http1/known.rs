@@ -38,6 +38,8 @@ pub enum Known {
     XForwardedHost,
     /// `X-Forwarded-Port`
     XForwardedPort,
+    /// `X-Gateway-Proto`
+    XGatewayProto,
     /// `X-Real-IP`
     XRealIp,
     /// `Forwarded`
@@ -102,7 +104,11 @@ impl Known {
                 (b"cache-control", Self::CacheControl),
             ],
             14 => &[(b"content-length", Self::ContentLength), (b"http2-settings", Self::Http2Settings)],
-            15 => &[(b"accept-encoding", Self::AcceptEncoding), (b"x-forwarded-for", Self::XForwardedFor)],
+            15 => &[
+                (b"accept-encoding", Self::AcceptEncoding),
+                (b"x-forwarded-for", Self::XForwardedFor),
+                (b"x-gateway-proto", Self::XGatewayProto),
+            ],
             16 => &[
                 (b"proxy-connection", Self::ProxyConnection),
                 (b"x-forwarded-host", Self::XForwardedHost),

@@ -26,6 +26,10 @@ pub struct Listener {
     pub pool: Option<Arc<Pool>>,
     /// Settings of an `frp` listener; `Some` exactly there.
     pub frp: Option<Arc<FrpPart>>,
+    /// What ends TLS here; always there on `https`, on `frp` if it has certificates.
+    pub tls: Option<TlsSlot>,
+    /// `https`: slot of the `tls_passthrough` listener with the same address. Names that it knows are passed through.
+    pub passthrough: Option<usize>,
     /// Routes served here.
     pub router: Arc<Router>,
     /// Peers that begin each connection with a PROXY protocol header, and must.

@@ -65,6 +65,8 @@ table! {
         "Visitors' connections closed at once because limits.connections was reached."
     PROXY_HEADER_ERRORS: Counter "frp_gateway_proxy_header_errors_total" ["listener"]
         "Connections closed because the PROXY protocol header that their peer must send was missing, malformed or late."
+    TLS_HANDSHAKES: Counter "frp_gateway_tls_handshakes_total" ["listener", "result"]
+        "Handshakes of https listeners by how they ended: full, resumed (by a ticket), failed (one side refused, the log says why), slow (timeouts.header), gone (the visitor went away). Only series that were touched are shown."
     CONNECTIONS_UPGRADED: Gauge "frp_gateway_connections_upgraded" ["listener"]
         "Visitors' connections that changed protocol (WebSocket) and are open now."
     EXCHANGES_ABORTED: Counter "frp_gateway_exchanges_aborted_total" ["listener"]

@@ -174,6 +174,8 @@ pub struct ListenerShard {
     pub refused: Counter,
     /// Connections closed because the PROXY protocol header that was due was missing or malformed.
     pub proxy_header_errors: Counter,
+    /// Handshakes of an https listener: [`HANDSHAKES`].
+    pub handshakes: [Counter; HANDSHAKES.len()],
     /// Answers that the gateway made itself, by [`crate::error::ERROR_CLASSES`].
     pub own_answers: [Counter; crate::error::ERROR_CLASSES.len()],
     /// Connections that changed protocol and are open now.
@@ -188,6 +190,24 @@ pub struct ListenerShard {
     pub relays: [Counter; ENDS.len()],
     /// Bytes relayed: from visitors, to visitors.
     pub relayed: [Counter; 2],
+}
+
+/// How a handshake ended, as the `result` label.
+pub const HANDSHAKES: [&str; 5] = ["full", "resumed", "failed", "slow", "gone"];
+
+/// Index into [`HANDSHAKES`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handshake {
+    /// With a certificate.
+    Full,
+    /// By a ticket of an earlier one.
+    Resumed,
+    /// One of the sides didn't like what the other said.
+    Failed,
+    /// Longer than `timeouts.header`.
+    Slow,
+    /// The visitor went away.
+    Gone,
 }
 
 /// How a relayed connection ended, as the `end` label.

@@ -5,8 +5,8 @@
 //! budget: nobody did any work. frps accepts before
 //! it knows whether the tunnel's application is there, so the latter is how a dead one shows.
 
-use std::cell::Cell;
 use std::{
+    cell::Cell,
     future::poll_fn,
     net::IpAddr,
     sync::Arc,
@@ -39,11 +39,12 @@ use crate::{
         outcome,
         pick::{self, Knowledge, Picked},
         reason::Why,
-        upstream::{IdleConnections, Link},
+        stream::{ReadSide, reset_on_close},
+        upstream::IdleConnections,
         worker::Worker,
     },
     error::Refusal,
-    snapshot::{Gate, InFlight, Member, Outcome, Pool, Snapshot},
+    snapshot::{Gate, InFlight, Member, OpenConnection, Outcome, Pool, Snapshot},
     telemetry::stats::{End, Failure},
 };
 
@@ -82,28 +83,24 @@ impl Resetting {
 impl Drop for Resetting {
     fn drop(&mut self) {
         if !self.well {
-            reset(&self.stream);
+            reset_on_close(&self.stream);
         }
-    }
-}
-
-/// Makes the close of a socket a reset.
-fn reset(stream: &TcpStream) {
-    if let Err(error) = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO)) {
-        tracing::debug!(%error, "no SO_LINGER");
     }
 }
 
 /// An endpoint's socket, the same.
 struct Reached {
-    link: Link,
+    socket: TcpStream,
+    /// Falls with it.
+    #[expect(dead_code, reason = "held for its end")]
+    open: OpenConnection,
     well: bool,
 }
 
 impl Drop for Reached {
     fn drop(&mut self) {
         if !self.well {
-            reset(&self.link.stream);
+            reset_on_close(&self.socket);
         }
     }
 }
@@ -174,7 +171,8 @@ pub async fn serve(
         // A name that nobody has had lately isn't waited for.
         let line = if away.refusal == Refusal::NoRoute { Line { rules: None, ..line } } else { line };
         let body = Body { at_hand: 0, upload: None };
-        match hold.wait(worker, away, line, (&body, &mut visitor.stream, &mut opening)).await {
+        let mut from_visitor = ReadSide::Plain(visitor.stream.split().0);
+        match hold.wait(worker, away, line, (&body, &mut from_visitor, &mut opening)).await {
             Waited::LookAgain => {}
             Waited::Over(stop) => break Some(stop),
         }
@@ -220,8 +218,8 @@ async fn run(
         tally.why = why;
         tally.endpoint = Some(member.endpoint.label().to_owned());
         let begun = clock::now();
-        let link = match connect::open(worker, pool, member, None).await {
-            Ok(link) => link,
+        let (socket, open) = match connect::open_socket(worker, pool, member, None).await {
+            Ok(opened) => opened,
             Err(NoLink::Crowded) => {
                 crowded = true;
                 continue;
@@ -237,7 +235,7 @@ async fn run(
         };
         tally.connected.get_or_insert(tally.begun.elapsed());
         let attempt = Attempt { connection, search, member, slot, begun };
-        match attempt.carry(Reached { link, well: false }, visitor, opening, tally).await {
+        match attempt.carry(Reached { socket, open, well: false }, visitor, opening, tally).await {
             Try::Over => return Ok(()),
             Try::Silent(failure) => {
                 search.failed(member, failure, begun);
@@ -402,17 +400,17 @@ impl Attempt<'_> {
         let mut sent = 0;
         let deadline = Some(Instant::now() + idle);
         if !header.is_empty() || !said.is_empty() {
-            let written = write_both(&mut reached.link.stream, &header, said, &mut sent);
+            let written = write_both(&mut reached.socket, &header, said, &mut sent);
             if !matches!(until(deadline, written).await, Ok(Ok(()))) {
                 return self.silent(Failure::Reset, repeatable, tally);
             }
         }
         // 2. Whoever speaks first. Until the visitor does, another member could still have it.
-        let spoken = until(deadline, first(&reached.link.stream, &visitor.stream)).await;
+        let spoken = until(deadline, first(&reached.socket, &visitor.stream)).await;
         let mut down = Pump::default();
         if spoken == Ok(First::Endpoint) {
             let mut answer = worker.buffers.small();
-            match poll_fn(|cx| answer.poll_fill(cx, &mut reached.link.stream)).await {
+            match poll_fn(|cx| answer.poll_fill(cx, &mut reached.socket)).await {
                 Ok(1..) if pool.carries == Carries::Tls && self.is_no_such_name(answer.filled()) => {
                     worker.buffers.give_back(answer);
                     return Try::Absent;
@@ -430,7 +428,7 @@ impl Attempt<'_> {
         worker.buffers.give_back(std::mem::take(opening));
         let mut relay = Relay { attempt: &self, up: Pump::default(), down, known: false, asked: None };
         relay.known = relay.down.read() > 0;
-        let sides = (&mut visitor.stream, &mut reached.link.stream);
+        let sides = (&mut visitor.stream, &mut reached.socket);
         let end = relay.run(sides, idle, |up, down| tally.bytes = (ahead + up, down)).await;
         relay.up.release(&worker.buffers);
         relay.down.release(&worker.buffers);

@@ -36,28 +36,23 @@ const LINGER: Duration = Duration::from_millis(500);
 pub async fn serve(connection: Connection, stream: TcpStream) {
     let worker = Rc::clone(&connection.worker);
     let listener = Arc::clone(connection.listener());
-    let mut tally = Tally::new(&connection, &listener, Instant::now());
-    let mut visitor = Resetting::new(stream);
+    let mut stream = stream;
+    let begun = Instant::now();
     let mut buffer = Buffer::default();
     connection.presence.idle.set(true);
-    let read = read_hello(&worker, &listener, &mut visitor.stream, &mut buffer).await;
+    let read = read_hello(&worker, &listener, &mut stream, &mut buffer).await;
     connection.presence.idle.set(false);
-    match read {
-        Ok(name) => {
-            tally.name.clone_from(&name);
-            let asked = name.as_deref().unwrap_or_default();
-            let find = |snapshot: &Snapshot, tally: &mut Tally<'_>| {
-                let present = snapshot.listeners.get(listener.slot).and_then(Option::as_ref);
-                find(&worker, present.unwrap_or(&listener), snapshot, asked, tally)
-            };
-            let opening = std::mem::take(&mut buffer);
-            carry::serve(&connection, asked, &mut visitor, opening, &mut tally, find).await;
-            refused(&tally, &mut visitor).await;
-        }
-        Err(NoHello::Gone) => tally.end = Some(End::VisitorReset),
-        Err(NoHello::Late) => tally.refuse(Refusal::HeadTimeout, "no whole ClientHello in time"),
-        Err(NoHello::Foreign) => tally.refuse(Refusal::BadRequest(400), "not TLS"),
-        Err(NoHello::Broken(alert)) => {
+    let failed = match read {
+        Ok(name) => return carry_from(connection, listener, stream, name, buffer, begun).await,
+        Err(failed) => failed,
+    };
+    let mut tally = Tally::new(&connection, &listener, begun);
+    let mut visitor = Resetting::new(stream);
+    match failed {
+        NoHello::Gone => tally.end = Some(End::VisitorReset),
+        NoHello::Late => tally.refuse(Refusal::HeadTimeout, "no whole ClientHello in time"),
+        NoHello::Foreign => tally.refuse(Refusal::BadRequest(400), "not TLS"),
+        NoHello::Broken(alert) => {
             tally.refuse(Refusal::BadRequest(400), "broken ClientHello");
             say(&mut visitor, alert).await;
         }
@@ -65,16 +60,65 @@ pub async fn serve(connection: Connection, stream: TcpStream) {
     worker.buffers.give_back(buffer);
 }
 
+/// Serves a connection whose ClientHello is in `opening` as one of `listener`, which knows the name.
+pub async fn carry(
+    connection: Connection,
+    listener: Arc<Listener>,
+    stream: TcpStream,
+    name: Option<String>,
+    opening: Buffer,
+) {
+    carry_from(connection, listener, stream, name, opening, Instant::now()).await;
+}
+
+async fn carry_from(
+    connection: Connection,
+    listener: Arc<Listener>,
+    stream: TcpStream,
+    name: Option<String>,
+    opening: Buffer,
+    begun: Instant,
+) {
+    let worker = Rc::clone(&connection.worker);
+    let mut tally = Tally::new(&connection, &listener, begun);
+    let mut visitor = Resetting::new(stream);
+    tally.name.clone_from(&name);
+    let asked = name.as_deref().unwrap_or_default();
+    let find = |snapshot: &Snapshot, tally: &mut Tally<'_>| {
+        let present = snapshot.listeners.get(listener.slot).and_then(Option::as_ref);
+        find(&worker, present.unwrap_or(&listener), snapshot, asked, tally)
+    };
+    carry::serve(&connection, asked, &mut visitor, opening, &mut tally, find).await;
+    refused(&tally, &mut visitor).await;
+}
+
+/// Whether a listener has, or had a moment ago, a place for connections that ask for this name (empty: for none).
+#[must_use]
+pub fn is_known(worker: &Worker, listener: &Listener, name: &str) -> bool {
+    let snapshot = worker.snapshot();
+    listener.router.find_tls(&snapshot.tunnels, name).is_some()
+        || snapshot.tunnels.is_tls_away(name, clock::now())
+}
+
 /// Why there is no ClientHello.
-enum NoHello {
+#[derive(Debug)]
+pub enum NoHello {
+    /// The visitor went away.
     Gone,
+    /// It took longer than `timeouts.header`.
     Late,
+    /// That isn't TLS.
     Foreign,
+    /// It is broken; the alert says how.
     Broken(Alert),
 }
 
-/// Reads until the ClientHello is whole: at most [`client_hello::LONGEST`] bytes, within `timeouts.header` of the connection.
-async fn read_hello(
+/// Reads until the ClientHello is whole: at most [`client_hello::LONGEST`] bytes, within `timeouts.header` of the connection. What was
+/// read is in `buffer` afterwards. Tells the name that is asked for.
+///
+/// # Errors
+/// See [`NoHello`].
+pub async fn read_hello(
     worker: &Worker,
     listener: &Listener,
     stream: &mut TcpStream,

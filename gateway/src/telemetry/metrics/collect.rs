@@ -35,7 +35,8 @@ use crate::{
         log,
         shard::{Counter, Histogram, LATENCY_BOUNDS, Shards},
         stats::{
-            CLASSES, ENDS, EndpointShard, FAILURES, ListenerShard, PoolShard, RequestShard, TunnelStats,
+            CLASSES, ENDS, EndpointShard, FAILURES, HANDSHAKES, ListenerShard, PoolShard, RequestShard,
+            TunnelStats,
         },
     },
 };
@@ -205,6 +206,10 @@ fn listeners(families: &mut Families, snapshot: &Snapshot) {
         };
         for (at, end) in ENDS.iter().enumerate() {
             touched(families, super::RELAYS, end, listener.stats.sum(|shard| &shard.relays[at]));
+        }
+        for (at, result) in HANDSHAKES.iter().enumerate() {
+            let count = listener.stats.sum(|shard| &shard.handshakes[at]);
+            touched(families, super::TLS_HANDSHAKES, result, count);
         }
         for (at, direction) in ["in", "out"].iter().enumerate() {
             let bytes = listener.stats.sum(|shard| &shard.relayed[at]);

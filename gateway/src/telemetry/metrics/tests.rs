@@ -54,6 +54,7 @@ async fn scrape() -> String {
     snapshot.pools[0].stats.of(WorkerId(0)).picks.by_reason[0][0].inc();
     let listener = snapshot.listeners[0].as_ref().unwrap().stats.of(WorkerId(0));
     listener.relays[0].inc();
+    listener.handshakes[0].inc();
     listener.relayed[1].inc();
     let relays = &snapshot.relays;
     relays.refused(&snapshot.listeners[0].as_ref().unwrap().name, Refusal::Slow);
