@@ -28,7 +28,7 @@ use crate::{
     clock,
     error::Refusal,
     http1::{HeadLimits, RequestHead, Version},
-    snapshot::{InFlight, Member},
+    snapshot::{Gate, InFlight, Member},
     telemetry::stats::Failure,
 };
 
@@ -403,7 +403,7 @@ pub(super) fn keep(attempt: &Attempt<'_>, link: Link) {
     let number = attempt.member.endpoint.number;
     let share = pool.limits.connections.map(|limit| limit / pool.workers.max(1));
     // Nor may idle connections alone ever fill an frps: other tunnels would find no room until those were too old.
-    if attempt.member.connections.as_ref().is_some_and(|gate| !gate.has_room()) {
+    if Gate::is_full(attempt.member.connections.as_ref()) {
         return;
     }
     if share.is_none_or(|share| worker.idle.count(number) < share as usize) {

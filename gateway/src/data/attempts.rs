@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-use frp_gateway_config::model::{Affinity, Balance};
+use frp_gateway_config::model::Affinity;
 use lb_algos::{Tick, backoff::backoff};
 
 use super::{
@@ -21,7 +21,7 @@ use super::{
     headers,
     hold::{self, Away},
     line::{self, Chosen},
-    pick::{self, Keep, Knowledge, Picked},
+    pick::{self, Keep, Knowledge},
     reason::{Among, Because, Why},
     session,
     stream::Stream,
@@ -231,11 +231,7 @@ fn pick_member<'a>(
     }
     let picked =
         worker.with_policy(pool, |state| pick::pick(state, pool, known, &mut worker.rng.borrow_mut()));
-    match picked {
-        Picked::Member { index, why } => Ok((index, why)),
-        Picked::Full => Err(Chosen::Full),
-        Picked::Nobody => Err(Chosen::Nobody),
-    }
+    line::picked(picked)
 }
 
 /// What is known of `request` for a pick.
@@ -268,21 +264,14 @@ pub(super) fn key_of(
     head: &RequestHead,
     wire: &[u8],
 ) -> Option<u64> {
-    let kind = pool.keyed.as_ref().map_or(pool.policy, |(kind, _)| *kind);
-    let visitor = || headers::visitor(head, wire, listener, peer);
     let value = match &pool.affinity {
         Some(Affinity::Header(name)) => key::header(head, wire, name.as_bytes())?,
         Some(Affinity::Query(name)) => key::query(head.query.map(|query| query.of(wire))?, name.as_bytes())?,
-        Some(Affinity::SourceIp { ipv4_prefix, ipv6_prefix }) => {
-            return Some(kind.key_of(&key::source_ip(visitor(), *ipv4_prefix, *ipv6_prefix)));
+        Some(Affinity::SourceIp { .. } | Affinity::Cookie(_)) | None => {
+            return key::by_address(pool, || headers::visitor(head, wire, listener, peer));
         }
-        Some(Affinity::Cookie(_)) | None => match pool.balance {
-            Balance::Maglev | Balance::RingHash => {
-                return Some(kind.key_of(&key::source_ip(visitor(), 32, 64)));
-            }
-            Balance::RoundRobin | Balance::Random | Balance::LeastRequest | Balance::PeakEwma => return None,
-        },
     };
+    let kind = pool.keyed.as_ref().map_or(pool.policy, |(kind, _)| *kind);
     Some(kind.key_of(value))
 }
 
@@ -342,7 +331,7 @@ pub(super) fn count_pick(request: &Request<'_>, why: Why) {
 /// A session's tunnel may come back, on another frps too; a server that left the file won't.
 fn session_away(pool: &Pool) -> Stop {
     match pool.of_tunnels {
-        true => Stop::Away(Away { refusal: Refusal::SessionAway, detail: "", suspect: None }),
+        true => Stop::Away(Away::new(Refusal::SessionAway, "")),
         false => Stop::Refused(Refusal::SessionAway, ""),
     }
 }
@@ -358,7 +347,7 @@ fn out_of_members(
     suspect: Option<Arc<Endpoint>>,
 ) -> Stop {
     let now = clock::now();
-    let away = |refusal, detail| Stop::Away(Away { refusal, detail, suspect: None });
+    let away = |refusal, detail| Stop::Away(Away::new(refusal, detail));
     let tunnels = &request.snapshot.tunnels;
     let members = request.split.pool.members.iter().filter(|member| member.weight > 0).count();
     match broken {

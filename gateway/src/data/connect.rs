@@ -11,7 +11,7 @@ use super::{
 use crate::{
     clock,
     frps::ask::Ask,
-    snapshot::{Endpoint, Member, OpenConnection, Pool},
+    snapshot::{Endpoint, Gate, Member, OpenConnection, Pool},
     telemetry::stats::Failure,
 };
 
@@ -52,7 +52,7 @@ pub async fn open_socket(
 ) -> Result<(TcpStream, OpenConnection), NoLink> {
     let endpoint = &member.endpoint;
     let stats = endpoint.stats.of(worker.id);
-    if member.connections.as_ref().is_some_and(|gate| !gate.has_room()) {
+    if Gate::is_full(member.connections.as_ref()) {
         return Err(NoLink::Crowded);
     }
     let open = endpoint.open_connection(pool.limits.connections).ok_or(NoLink::Crowded)?;

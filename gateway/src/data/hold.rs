@@ -51,6 +51,14 @@ pub struct Away {
     pub suspect: Option<Arc<Endpoint>>,
 }
 
+impl Away {
+    /// Nobody is there; `detail` is for the log.
+    #[must_use]
+    pub const fn new(refusal: Refusal, detail: &'static str) -> Self {
+        Self { refusal, detail, suspect: None }
+    }
+}
+
 /// How a wait ended.
 #[derive(Debug)]
 pub enum Waited {

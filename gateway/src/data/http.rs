@@ -14,6 +14,7 @@ use super::{
     exchange::{Body, Report, Request, Scratch, Stop},
     hold::{Away, Hold, Line, Waited},
     io::{Elapsed, until},
+    line,
     relay::{Framing, Relay},
     stream::Stream,
     worker::Worker,
@@ -22,7 +23,7 @@ use crate::{
     clock,
     error::Refusal,
     http1::{ChunkedDecoder, Method, RequestBody, RequestHead},
-    snapshot::{Found, Gate, Listener, Route, Snapshot, Split, router},
+    snapshot::{Found, Listener, Route, Snapshot, Split, router},
     telemetry::stats::class_of,
 };
 
@@ -129,25 +130,23 @@ async fn round(
     scratch.host.clear();
     let (mut route, mut split, mut waits_under) = (None, None, None);
     // 2a. As many as the listener may have at once.
-    let refused = refused.or_else(|| full(listener.gate.as_ref(), "limits.in_flight of the listener"));
-    let _in_listener = listener.gate.as_ref().map(|gate| gate.enter(worker.id));
-    let mut _in_route = None;
-    // 3. Where it goes.
-    let found = match refused {
+    let in_listener = match refused {
         Some(stop) => Err(stop),
-        None => find_route(worker, snapshot, listener, buffer, scratch),
+        None => line::admit(listener.gate.as_ref(), worker.id, "limits.in_flight of the listener"),
     };
-    let found = found.and_then(|(route, split)| {
-        full(route.gate.as_ref(), "limits.in_flight of the route").map_or(Ok((route, split)), Err)
+    // 3. Where it goes.
+    let found = in_listener.and_then(|in_listener| {
+        let (route, split) = find_route(worker, snapshot, listener, buffer, scratch)?;
+        let in_route = line::admit(route.gate.as_ref(), worker.id, "limits.in_flight of the route")?;
+        Ok((route, split, (in_listener, in_route)))
     });
     let result = match found {
         Err(stop) => Err(stop),
-        Ok((found, chosen)) => {
+        Ok((found, chosen, _inside)) => {
             (route, split) = (Some(found), Some(chosen));
             let path = scratch.request.path.of(buffer.filled());
             let scope = worker.absences.borrow().scope(chosen.pool.number(), &scratch.host, path);
             waits_under = Some(scope);
-            _in_route = found.gate.as_ref().map(|gate| gate.enter(worker.id));
             let request = Request {
                 connection,
                 snapshot,
@@ -285,11 +284,6 @@ fn plan_body(head: &RequestHead, buffer: &Buffer, listener: &Listener) -> Result
     Ok(Body { at_hand, upload: Some(Relay::new(framing, rest, at_hand as u64, limit)) })
 }
 
-/// Why a request doesn't get in.
-fn full(gate: Option<&Gate>, whose: &'static str) -> Option<Stop> {
-    gate.is_some_and(|gate| !gate.has_room()).then_some(Stop::Refused(Refusal::Overloaded, whose))
-}
-
 /// Finds the route and draws a pool.
 fn find_route<'a>(
     worker: &Worker,
@@ -315,8 +309,8 @@ fn find_route<'a>(
         Some(Found::Route(route)) => route,
         Some(Found::Tunnels(tunnels)) => return Ok((&snapshot.tunnels.route, &tunnels.split)),
         None if snapshot.tunnels.is_away(view.host, clock::now()) => {
-            let (refusal, detail) = (Refusal::TunnelAway, "its last tunnel went a moment ago");
-            return Err(Stop::Away(Away { refusal, detail, suspect: None }));
+            let away = Away::new(Refusal::TunnelAway, "its last tunnel went a moment ago");
+            return Err(Stop::Away(away));
         }
         None => return Err(Stop::Refused(Refusal::NoRoute, "")),
     };

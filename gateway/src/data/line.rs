@@ -8,10 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{exchange::Stop, hold::Away, io::until, reason::Why, worker::Worker};
+use super::{exchange::Stop, hold::Away, io::until, pick::Picked, reason::Why, worker::Worker};
 use crate::{
     error::Refusal,
-    snapshot::{InFlight, Pool},
+    snapshot::{Gate, InFlight, Inside, Pool},
     telemetry::shard::WorkerId,
 };
 
@@ -30,6 +30,33 @@ pub enum Chosen<'a> {
     Nobody,
     /// Only one may serve the visitor's session, and it is gone.
     SessionAway,
+}
+
+/// What a policy picked, as a look at the pool tells it.
+///
+/// # Errors
+/// Nobody was picked.
+pub fn picked<'a>(picked: Picked) -> Result<(usize, Why), Chosen<'a>> {
+    match picked {
+        Picked::Member { index, why } => Ok((index, why)),
+        Picked::Full => Err(Chosen::Full),
+        Picked::Nobody => Err(Chosen::Nobody),
+    }
+}
+
+/// Lets one more in where there is a bound; it counts while the guard lives.
+///
+/// # Errors
+/// The bound, called `whose`, is reached: it doesn't count.
+pub fn admit<'a>(
+    gate: Option<&'a Gate>,
+    worker: WorkerId,
+    whose: &'static str,
+) -> Result<Option<Inside<'a>>, Stop> {
+    if Gate::is_full(gate) {
+        return Err(Stop::Refused(Refusal::Overloaded, whose));
+    }
+    Ok(gate.map(|gate| gate.enter(worker)))
 }
 
 /// Takes a slot at the member that `pick` picks.
@@ -88,8 +115,7 @@ pub async fn wait<'a>(
                 Chosen::Member(index, why, slot) => return Ok((index, why, slot)),
                 Chosen::Full => ticket.pass_on(),
                 Chosen::Nobody => {
-                    let (refusal, detail) = (Refusal::NoEndpoint, "gone while it waited");
-                    return Err(Stop::Away(Away { refusal, detail, suspect: None }));
+                    return Err(Stop::Away(Away::new(Refusal::NoEndpoint, "gone while it waited")));
                 }
                 Chosen::SessionAway => return Err(Stop::Refused(Refusal::SessionAway, "")),
             }

@@ -326,13 +326,13 @@ impl<'a> View<'a> {
             return true;
         }
         let member = &self.pool.members[index];
-        if member.gate.as_ref().is_some_and(|gate| !gate.has_room()) {
+        if Gate::is_full(member.gate.as_ref()) {
             return false;
         }
         let in_flight = self.known.map_or(self.pool.limits.in_flight, |known| known.in_flight);
         let endpoint = &member.endpoint;
         let may_connect = self.pool.limits.connections.is_none_or(|limit| endpoint.connections() < limit)
-            && member.connections.as_ref().is_none_or(Gate::has_room);
+            && !Gate::is_full(member.connections.as_ref());
         endpoint.in_flight() < in_flight.unwrap_or(u32::MAX).min(member.state.limit())
             && (may_connect
                 || match self.known.and_then(|known| known.idle) {

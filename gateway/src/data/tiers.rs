@@ -73,7 +73,7 @@ impl Outlook {
                 && member.endpoint.is_open()
                 && (!pool.limited
                     || member.endpoint.in_flight() < pool.in_flight_limit(member)
-                        && member.gate.as_ref().is_none_or(Gate::has_room))
+                        && !Gate::is_full(member.gate.as_ref()))
         };
         self.priority = counted().filter(usable).map(|member| member.priority).min();
         self.local_share = match (pool.locality, self.priority) {

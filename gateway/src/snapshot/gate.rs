@@ -53,6 +53,12 @@ impl Gate {
         self.load() < u64::from(self.limit)
     }
 
+    /// Whether there is a bound and it is reached.
+    #[must_use]
+    pub fn is_full(gate: Option<&Self>) -> bool {
+        gate.is_some_and(|gate| !gate.has_room())
+    }
+
     /// Counts one more, whether there is room or not.
     #[must_use]
     pub fn enter(&self, worker: WorkerId) -> Inside<'_> {

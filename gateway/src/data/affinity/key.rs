@@ -5,7 +5,9 @@
 
 use std::net::IpAddr;
 
-use crate::http1::RequestHead;
+use frp_gateway_config::model::{Affinity, Balance};
+
+use crate::{http1::RequestHead, snapshot::Pool};
 
 /// The value of the first header field called `name` (any case). `None` when it is absent or empty.
 #[must_use]
@@ -28,6 +30,22 @@ pub fn query<'a>(query: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
             None => (pair == name).then_some(&[] as &[u8]),
         })
         .filter(|value| !value.is_empty())
+}
+
+/// Hash of the visitor's address, if the pool goes by it: by affinity, or because its policy hashes and no other affinity names
+/// something else. `visitor` is asked only then.
+#[must_use]
+pub fn by_address(pool: &Pool, visitor: impl FnOnce() -> IpAddr) -> Option<u64> {
+    let kind = pool.keyed.as_ref().map_or(pool.policy, |(kind, _)| *kind);
+    let (ipv4_prefix, ipv6_prefix) = match (&pool.affinity, pool.balance) {
+        (Some(Affinity::SourceIp { ipv4_prefix, ipv6_prefix }), _) => (*ipv4_prefix, *ipv6_prefix),
+        (_, Balance::Maglev | Balance::RingHash) => (32, 64),
+        (
+            None | Some(Affinity::Cookie(_) | Affinity::Header(_) | Affinity::Query(_)),
+            Balance::RoundRobin | Balance::Random | Balance::LeastRequest | Balance::PeakEwma,
+        ) => return None,
+    };
+    Some(kind.key_of(&source_ip(visitor(), ipv4_prefix, ipv6_prefix)))
 }
 
 /// `ip` cut to a prefix: 4 or 6, then the network's address, zeros after it.

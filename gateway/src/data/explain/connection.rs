@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     error::Refusal,
-    snapshot::{Found, Listener, Pool, Snapshot, router::Request},
+    snapshot::{Found, Gate, Listener, Pool, Snapshot, router::Request},
 };
 
 /// A connection that is not made.
@@ -65,7 +65,7 @@ pub fn explain(asked: &Connecting<'_>) -> Explanation {
             the_rest(&visit, &mut rng, &mut told);
         }
     }
-    if listener.gate.as_ref().is_some_and(|gate| !gate.has_room()) {
+    if Gate::is_full(listener.gate.as_ref()) {
         told.ending = Ending::refused(Refusal::Overloaded, "limits.in_flight of the listener is reached");
     }
     told.ending = told.ending.of_connection();
@@ -87,7 +87,7 @@ fn by_name(asked: &Connecting<'_>, visit: &Visit<'_>, rng: &mut Rng, told: &mut 
     }
     if let Some(route) = found {
         many(visit, &route, rng, told);
-        if route.gate.as_ref().is_some_and(|gate| !gate.has_room()) {
+        if Gate::is_full(route.gate.as_ref()) {
             told.ending = Ending::refused(Refusal::Overloaded, "limits.in_flight of the route is reached");
         }
     } else if asked.listener.pool.is_some() {

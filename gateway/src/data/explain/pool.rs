@@ -19,7 +19,7 @@ use crate::{
     },
     error::Refusal,
     http1::RequestHead,
-    snapshot::{Member, Pool},
+    snapshot::{Gate, Member, Pool},
 };
 
 /// Looks at a member that all dry runs of a pool may take together.
@@ -267,7 +267,7 @@ fn note_state(visit: &Visit<'_>, pool: &Pool, known: Knowledge<'_>, stage: &Stag
     }
     let at_limit = |member: &Member| {
         pool.limits.connections.is_some_and(|most| member.endpoint.connections() >= most)
-            || member.connections.as_ref().is_some_and(|gate| !gate.has_room())
+            || Gate::is_full(member.connections.as_ref())
     };
     // A connection that is carried is never an idle one.
     if is_request && pool.members.iter().any(at_limit) {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use lb_algos::Tick;
 
 use crate::{
-    data::{attempts, auth, l4::carry},
+    data::{affinity::key, attempts, auth},
     http1::RequestHead,
     snapshot::{Listener, Pool, Snapshot},
 };
@@ -74,7 +74,7 @@ impl Visit<'_> {
             What::Request { head, wire, .. } => {
                 attempts::key_of(pool, (self.listener, self.peer), head, wire)
             }
-            What::Connection { .. } => carry::key_of(pool, self.peer),
+            What::Connection { .. } => key::by_address(pool, || self.peer),
         }
     }
 

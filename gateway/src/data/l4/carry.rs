@@ -8,13 +8,12 @@
 use std::{
     cell::Cell,
     future::poll_fn,
-    net::IpAddr,
     sync::Arc,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
 
-use frp_gateway_config::model::{Affinity, Balance, Carries};
+use frp_gateway_config::model::Carries;
 use lb_algos::Tick;
 use tokio::{io::ReadBuf, net::TcpStream};
 
@@ -37,7 +36,7 @@ use crate::{
         io::{until, while_moving, write_both},
         line::{self, Chosen},
         outcome,
-        pick::{self, Knowledge, Picked},
+        pick::{self, Knowledge},
         reason::Why,
         stream::{ReadSide, reset_on_close},
         upstream::IdleConnections,
@@ -126,13 +125,12 @@ pub async fn serve(
     find: impl Fn(&Snapshot, &mut Tally<'_>) -> Result<Errand, Away>,
 ) {
     let worker = &*connection.worker;
-    let in_listener = tally.listener.gate.as_ref();
-    if in_listener.is_some_and(|gate| !gate.has_room()) {
-        tally.refuse(Refusal::Overloaded, "limits.in_flight of the listener");
+    let whose = "limits.in_flight of the listener";
+    let Ok(_in_listener) = line::admit(tally.listener.gate.as_ref(), worker.id, whose) else {
+        tally.refuse(Refusal::Overloaded, whose);
         worker.buffers.give_back(opening);
         return;
-    }
-    let _in_listener = in_listener.map(|gate| gate.enter(worker.id));
+    };
     let mut hold = Hold::default();
     let half_closed = Cell::new(false);
     let stop = loop {
@@ -143,11 +141,12 @@ pub async fn serve(
         let stop = match (errand, scope) {
             (Ok(errand), Some(scope)) => {
                 tally.pool = Some(errand.pool.name.to_string());
-                if errand.gate.as_ref().is_some_and(|gate| !gate.has_room()) {
-                    break Some(Stop::Refused(Refusal::Overloaded, "limits.in_flight of the route"));
-                }
-                let _in_route = errand.gate.as_ref().map(|gate| gate.enter(worker.id));
-                let key = key_of(&errand.pool, connection.peer);
+                let whose = "limits.in_flight of the route";
+                let _in_route = match line::admit(errand.gate.as_ref(), worker.id, whose) {
+                    Ok(inside) => inside,
+                    Err(stop) => break Some(stop),
+                };
+                let key = key::by_address(&errand.pool, || connection.peer);
                 let search = Search { worker, errand: &errand, scope, key };
                 match run(connection, &search, visitor, &mut opening, tally).await {
                     Ok(()) => break None,
@@ -255,26 +254,12 @@ async fn run(
     }
 }
 
-/// Hash of what the connection is to stay with: the visitor's address, if the pool goes by it.
-pub(in crate::data) fn key_of(pool: &Pool, visitor: IpAddr) -> Option<u64> {
-    let kind = pool.keyed.as_ref().map_or(pool.policy, |(kind, _)| *kind);
-    let (ipv4_prefix, ipv6_prefix) = match (&pool.affinity, pool.balance) {
-        (Some(Affinity::SourceIp { ipv4_prefix, ipv6_prefix }), _) => (*ipv4_prefix, *ipv6_prefix),
-        (_, Balance::Maglev | Balance::RingHash) => (32, 64),
-        (
-            None | Some(Affinity::Cookie(_) | Affinity::Header(_) | Affinity::Query(_)),
-            Balance::RoundRobin | Balance::Random | Balance::LeastRequest | Balance::PeakEwma,
-        ) => return None,
-    };
-    Some(kind.key_of(&key::source_ip(visitor, ipv4_prefix, ipv6_prefix)))
-}
-
 /// The search for a member.
 pub(super) struct Search<'a> {
     pub(super) worker: &'a Worker,
     pub(super) errand: &'a Errand,
     pub(super) scope: Scope,
-    /// Hash of what it is to stay with ([`key_of`]).
+    /// Hash of what it is to stay with ([`key::by_address`]).
     pub(super) key: Option<u64>,
 }
 
@@ -307,11 +292,7 @@ impl<'a> Search<'a> {
             };
             let picked = worker
                 .with_policy(pool, |state| pick::pick(state, pool, known, &mut worker.rng.borrow_mut()));
-            match picked {
-                Picked::Member { index, why } => Ok((index, why)),
-                Picked::Full => Err(Chosen::Full),
-                Picked::Nobody => Err(Chosen::Nobody),
-            }
+            line::picked(picked)
         })
     }
 
@@ -333,7 +314,7 @@ impl<'a> Search<'a> {
             (absent, tried) if absent < tried || !self.errand.holders.is_empty() => Refusal::TunnelAway,
             _ => return Stop::Refused(Refusal::NoTunnel, ""),
         };
-        Stop::Away(Away { refusal, detail: "", suspect: None })
+        Stop::Away(Away::new(refusal, ""))
     }
 
     /// Counts a failure, and sends the next connection elsewhere.

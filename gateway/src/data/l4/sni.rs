@@ -165,7 +165,7 @@ fn find(
     name: &str,
     tally: &mut Tally<'_>,
 ) -> Result<Errand, Away> {
-    let away = |refusal| Away { refusal, detail: "", suspect: None };
+    let away = |refusal| Away::new(refusal, "");
     let mut gate = None;
     let pool = match listener.router.find_tls(&snapshot.tunnels, name) {
         Some(Found::Route(route)) => {

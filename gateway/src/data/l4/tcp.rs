@@ -24,11 +24,7 @@ pub async fn serve(connection: Connection, stream: TcpStream) {
     let find = |snapshot: &Snapshot, _: &mut Tally<'_>| {
         let present = snapshot.listeners.get(slot).and_then(Option::as_ref).unwrap_or(&listener);
         let pool = present.pool.clone();
-        let pool = pool.ok_or(Away {
-            refusal: Refusal::NoRoute,
-            detail: "the listener has no pool",
-            suspect: None,
-        })?;
+        let pool = pool.ok_or(Away::new(Refusal::NoRoute, "the listener has no pool"))?;
         Ok(Errand { pool, holders: Vec::new(), gate: None })
     };
     carry::serve(&connection, "", &mut visitor, worker.buffers.small(), &mut tally, find).await;

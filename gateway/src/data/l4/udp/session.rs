@@ -29,12 +29,13 @@ use super::{BATCH, Place};
 use crate::{
     clock,
     data::{
+        affinity::key,
         connect::{self, NoLink},
         connection::Connection,
         exchange::Stop,
         hold::Away,
         l4::{
-            carry::{Errand, Search, key_of},
+            carry::{Errand, Search},
             tally::Tally,
         },
         line::{self, Chosen},
@@ -273,10 +274,7 @@ impl Course<'_> {
     async fn run(&mut self, connection: &Connection) -> Result<(), Stop> {
         let (worker, session) = (&*connection.worker, &self.place.session);
         let gate = session.listener.gate.as_ref();
-        if gate.is_some_and(|gate| !gate.has_room()) {
-            return Err(Stop::Refused(Refusal::Overloaded, "limits.in_flight of the listener"));
-        }
-        let _in_listener = gate.map(|gate| gate.enter(worker.id));
+        let _in_listener = line::admit(gate, worker.id, "limits.in_flight of the listener")?;
         // Those that failed since the last answer.
         let mut failed: Vec<u64> = Vec::new();
         loop {
@@ -291,7 +289,7 @@ impl Course<'_> {
             }
             self.tally.pool = Some(pool.name.to_string());
             let scope = worker.absences.borrow().scope(pool.number(), "", b"/");
-            let key = key_of(&pool, connection.peer);
+            let key = key::by_address(&pool, || connection.peer);
             let errand = Errand { pool, holders: Vec::new(), gate: None };
             let search = Search { worker, errand: &errand, scope, key };
             let members = errand.pool.members.iter().enumerate();
