@@ -54,6 +54,9 @@ fn collect_kind(kind: &'static Kind, found: &mut Vec<&'static Section>) {
         | Kind::Host
         | Kind::Authority
         | Kind::Url
+        | Kind::HttpsUrl
+        | Kind::Path
+        | Kind::Identity
         | Kind::Address
         | Kind::Network
         | Kind::HostPattern
@@ -121,6 +124,9 @@ fn kind(kind_of: &Kind) -> String {
         Kind::Token => "HTTP token",
         Kind::Domain => "DNS name",
         Kind::Label => "text, 1 to 64 characters",
+        Kind::HttpsUrl => "URL, `https://…`",
+        Kind::Path => "path",
+        Kind::Identity => "identity",
         Kind::Bool => "`true` or `false`",
         Kind::Integer(..) => "integer",
         Kind::Duration(..) => "duration",

@@ -69,6 +69,9 @@ fn kind(kind_of: &Kind) -> Value {
         | Kind::Domain
         | Kind::Authority
         | Kind::Url
+        | Kind::HttpsUrl
+        | Kind::Path
+        | Kind::Identity
         | Kind::Address
         | Kind::Network
         | Kind::HostPattern
@@ -100,7 +103,17 @@ fn kind(kind_of: &Kind) -> Value {
         Kind::Word(words, _) => {
             // YAML 1.1 readers, some editors among them, take `off` for a boolean.
             let off = words.contains(&"off").then_some(json!(false));
-            let allowed: Vec<Value> = words.iter().map(|word| json!(word)).chain(off).collect();
+            let on = words.contains(&"on").then_some(json!(true));
+            // `min_version: 1.2` and `status: 301` are numbers in YAML.
+            let numbers =
+                words.iter().filter_map(|word| serde_json::from_str::<serde_json::Number>(word).ok());
+            let allowed: Vec<Value> = words
+                .iter()
+                .map(|word| json!(word))
+                .chain(numbers.map(Value::Number))
+                .chain(off)
+                .chain(on)
+                .collect();
             json!({ "anyOf": [{ "enum": allowed }, { "type": "string", "pattern": VARIABLE }] })
         }
         Kind::True => json!({ "enum": [true, "true"] }),
@@ -120,5 +133,5 @@ fn as_factor(percent: u64) -> f64 {
 }
 
 fn duration(also: &str) -> String {
-    format!("^({also}([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?)$|{VARIABLE}")
+    format!("^({also}([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?)$|{VARIABLE}")
 }

@@ -6,12 +6,13 @@
 use std::time::Duration;
 
 /// What a duration may look like, for messages.
-pub const DURATION_FORMS: &str = "10s, 500ms, 1m30s or 1h (units: h, m, s, ms)";
+pub const DURATION_FORMS: &str = "10s, 500ms, 1m30s, 1h or 30d (units: d, h, m, s, ms)";
 /// What a size may look like, for messages.
 pub const SIZE_FORMS: &str = "512, 64KiB, 1MiB or 2GiB (a bare number is bytes)";
 
 /// Units of a duration, largest first, with their milliseconds.
-const DURATION_UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+const DURATION_UNITS: [(&str, u64); 5] =
+    [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 /// Units of a size, largest first, with their bytes.
 const SIZE_UNITS: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
@@ -180,7 +181,7 @@ mod tests {
             "1.5s",
             "30s1m",
             "1s1s",
-            "1d",
+            "1w",
             "99999999999999999999s",
             "5000000000000000h",
             "1sé",

@@ -13,8 +13,41 @@ const POOL_SELECTOR: &str =
 const OF_THE_POOLS: &str = "settings of the pools stand one level deeper: tunnels: { pool: { … } }";
 const WITHIN_TUNNELS: &str = "write it into the selector: tunnels: { domain: … }";
 
+const OF_THE_TLS: &str = "write it under tls: tls: { … }";
+const IN_THE_LIST: &str =
+    "write it into the list: certificates: [ { cert: /path/chain.pem, key: /path/key.pem } ]";
+const OF_CLIENT_AUTH: &str = "write it under client_auth: client_auth: { trust: /path/authority.pem }";
+const OF_EXTERNAL_ACCOUNT: &str =
+    "write it under external_account: external_account: { key_id: …, hmac_key: \"${NAME}\" }";
+
 /// Title of the section it was found in, key, what to write instead.
 const ELSEWHERE: &[(&str, &str, &str)] = &[
+    (
+        "",
+        "tls",
+        "certificates stand at the listener: listeners: [ { …, protocol: https, tls: { certificates: [ { cert: …, key: … } ] } } ]",
+    ),
+    ("listeners[]", "certificates", OF_THE_TLS),
+    ("listeners[]", "acme", OF_THE_TLS),
+    ("listeners[]", "client_auth", OF_THE_TLS),
+    ("listeners[]", "min_version", OF_THE_TLS),
+    ("listeners[]", "redirect", "it is of a route: routes: [ { listeners: [NAME], redirect: https } ]"),
+    ("listeners[]", "hsts", "it is of a route: routes: [ { …, hsts: on } ]"),
+    ("listeners[].tls", "cert", IN_THE_LIST),
+    ("listeners[].tls", "key", IN_THE_LIST),
+    ("listeners[].tls", "trust", OF_CLIENT_AUTH),
+    ("listeners[].tls", "crl", OF_CLIENT_AUTH),
+    ("listeners[].tls", "allow", OF_CLIENT_AUTH),
+    ("frps[]", "tls", "it is of a pool: pools: [ { …, tls: on } ]"),
+    ("pools[]", "http2", "write \"protocol: h2c\""),
+    ("acme", "domains", "it is called \"names\" here"),
+    ("acme", "key_id", OF_EXTERNAL_ACCOUNT),
+    ("acme", "hmac_key", OF_EXTERNAL_ACCOUNT),
+    (
+        "tunnels.pool",
+        "protocol",
+        "each tunnel says it for itself: metadatas.gw_protocol = \"h2c\" in its frpc.toml; or give the domain a pool of its own",
+    ),
     ("plugin", "secret", OF_THE_FRPS),
     ("plugin", "token", "the token of agents is \"agent_token\""),
     ("frps[].plugin", "key", OF_THE_LISTENER),
@@ -73,13 +106,27 @@ pub(crate) fn elsewhere(title: &str, key: &str) -> Option<&'static str> {
 mod tests {
     use super::ELSEWHERE;
     use crate::keys::{
-        AGENT, CLAIMS, FRPS, FRPS_PLUGIN, PLUGIN, POOL, Section, TAKEOVER, TUNNEL_POOL, TUNNELS,
+        ACME, AGENT, CLAIMS, FRPS, FRPS_PLUGIN, LISTENER, PLUGIN, POOL, ROOT, Section, TAKEOVER, TLS,
+        TUNNEL_POOL, TUNNELS,
     };
 
     #[test]
     fn no_key_is_sent_away_from_where_it_belongs() {
-        const SECTIONS: [&Section; 9] =
-            [&AGENT, &CLAIMS, &FRPS, &FRPS_PLUGIN, &PLUGIN, &POOL, &TAKEOVER, &TUNNEL_POOL, &TUNNELS];
+        const SECTIONS: [&Section; 13] = [
+            &ACME,
+            &AGENT,
+            &CLAIMS,
+            &FRPS,
+            &FRPS_PLUGIN,
+            &LISTENER,
+            &PLUGIN,
+            &POOL,
+            &ROOT,
+            &TAKEOVER,
+            &TLS,
+            &TUNNEL_POOL,
+            &TUNNELS,
+        ];
         for (title, name, _) in ELSEWHERE {
             let section = SECTIONS.iter().find(|section| section.title == *title);
             let section = section.unwrap_or_else(|| panic!("no section is called {title}"));

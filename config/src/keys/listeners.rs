@@ -1,6 +1,6 @@
 //! Keys of a listener.
 
-use super::{Kind, POSITIVE, Section, defaults, optional, required};
+use super::{HTTP2, Kind, POSITIVE, Section, TLS, defaults, optional, required, tls::SWITCH};
 
 pub(crate) static LISTENER: Section = Section {
     title: "listeners[]",
@@ -16,7 +16,8 @@ pub(crate) static LISTENER: Section = Section {
             "protocol",
             Kind::Word(&["http", "https", "tcp", "tls_passthrough", "udp", "frp"], &[]),
             "http",
-            "What is spoken on it.",
+            "What is spoken on it. One `https` and one `tls_passthrough` listener may have the same address: names that \
+             the latter knows are passed through.",
         ),
         optional(
             "trusted_proxies",
@@ -54,29 +55,13 @@ pub(crate) static LISTENER: Section = Section {
             Kind::Section(&TLS),
             "`https` (required there): certificates; `frp`: TLS ends here, and frps are spoken to in plain; without it, it is passed through.",
         ),
+        optional(
+            "http2",
+            Kind::Either(&[SWITCH, Kind::Section(&HTTP2)]),
+            "HTTP/2: on `https` unless it is `off`, on `http` (prior knowledge) if it is `on`.",
+        ),
         optional("timeouts", Kind::Section(&TIMEOUTS), "Deadlines on the visitor's side."),
         optional("limits", Kind::Section(&LIMITS), "Bounds on what a visitor may send."),
-    ],
-    planned: &[],
-};
-
-pub(crate) static TLS: Section = Section {
-    title: "listeners[].tls",
-    about: "TLS that ends at this listener.",
-    keys: &[required(
-        "certificates",
-        Kind::List(&Kind::Section(&CERTIFICATE)),
-        "The first is for clients that ask for a name that none has, or for no name.",
-    )],
-    planned: &[],
-};
-
-pub(crate) static CERTIFICATE: Section = Section {
-    title: "listeners[].tls.certificates[]",
-    about: "A certificate and its key, as PEM files.",
-    keys: &[
-        required("cert", Kind::Text, "Path of the chain, leaf first."),
-        required("key", Kind::Text, "Path of the private key."),
     ],
     planned: &[],
 };
@@ -120,7 +105,7 @@ pub(crate) static LIMITS: Section = Section {
         optional(
             "in_flight",
             super::COUNT,
-            "Requests in flight; more are answered 503 at once; without it, unbounded. `http` alone.",
+            "Requests in flight; more are answered 503 at once; without it, unbounded. `http` and `https` alone.",
         ),
     ],
     planned: &[],

@@ -1,6 +1,7 @@
 //! The one table of keys. It drives the unknown-key check, ranges, defaults, the JSON Schema and the reference
 //! page, so none of them can disagree with another.
 
+mod acme;
 mod affinity;
 mod elsewhere;
 mod frps;
@@ -10,17 +11,22 @@ mod pools;
 mod process;
 mod retry;
 mod routes;
+mod tls;
 mod tunnels;
 
+pub(crate) use acme::{ACME, EXTERNAL_ACCOUNT, ON_DEMAND};
 pub(crate) use affinity::{AFFINITY, AFFINITY_COOKIE, SOURCE_IP};
 pub(crate) use elsewhere::elsewhere;
 pub(crate) use frps::{FRPS, FRPS_ADMIN, LIMITS as FRPS_LIMITS};
 pub(crate) use health::{HEALTH, HTTP_CHECK, OUTLIER, SUCCESS_RATIO, TCP_CHECK};
-pub(crate) use listeners::{CERTIFICATE, LIMITS, LISTENER, TIMEOUTS, TLS};
+pub(crate) use listeners::{LIMITS, LISTENER, TIMEOUTS};
 pub(crate) use pools::{BALANCE, HOLD, LOCALITY, MEMBER, POOL, PREFER, SELECTOR};
 pub(crate) use process::{ACCESS_LOG, ADMIN, ROOT, RUNTIME};
 pub(crate) use retry::{ADAPTIVE, BACKOFF, BUDGET, HEDGE, HEDGE_BUDGET, POOL_LIMITS, QUEUE, RETRY};
 pub(crate) use routes::{LIMITS as ROUTE_LIMITS, MATCH, PATH, ROUTE, ROUTE_POOL, VALUE};
+pub(crate) use tls::{
+    CERTIFICATE, CLIENT_AUTH, CLIENT_RULE, HSTS, HTTP2, OWN_CERTIFICATE, POOL_TLS, REDIRECT, TLS,
+};
 pub(crate) use tunnels::{
     AGENT, CLAIM_RULE, CLAIMS, FRPS_PLUGIN, METADATA, PLUGIN, TAKEOVER, TAKEOVER_RULE, TUNNEL_POOL,
     TUNNEL_SELECTOR, TUNNELS,
@@ -67,6 +73,12 @@ pub(crate) enum Kind {
     Host,
     Authority,
     Url,
+    /// `https://…`, with a path.
+    HttpsUrl,
+    /// Of a file or folder.
+    Path,
+    /// A pattern for who a client's certificate is for.
+    Identity,
     Address,
     Network,
     HostPattern,
@@ -126,6 +138,9 @@ impl Kind {
             | Self::Host
             | Self::Authority
             | Self::Url
+            | Self::HttpsUrl
+            | Self::Path
+            | Self::Identity
             | Self::Address
             | Self::Network
             | Self::HostPattern
@@ -151,6 +166,7 @@ impl Kind {
     pub(crate) fn words(&self) -> Option<(&'static [&'static str], &'static [&'static str])> {
         match self {
             Self::Word(words, planned) => Some((words, planned)),
+            Self::OneOrMany(kind) => kind.words(),
             Self::Either(kinds) => kinds.iter().find_map(Self::words),
             _ => None,
         }

@@ -1,8 +1,8 @@
 //! Keys of a pool: members, policy, zones.
 
 use super::{
-    AFFINITY, COUNT, HEALTH, HOUR, Kind, OFF, OUTLIER, POOL_LIMITS, PORT, POSITIVE, RETRY, Section,
-    TUNNEL_SELECTOR, WEIGHT, defaults, optional, required,
+    AFFINITY, COUNT, HEALTH, HOUR, Kind, OFF, OUTLIER, POOL_LIMITS, POOL_TLS, PORT, POSITIVE, RETRY, Section,
+    TUNNEL_SELECTOR, WEIGHT, defaults, optional, required, tls::SWITCH,
 };
 
 /// The rules that pick.
@@ -77,6 +77,18 @@ pub(crate) static POOL: Section = Section {
             "proxy_protocol",
             Kind::Word(&["v1", "v2"], &[]),
             "For `tcp` and `tls_passthrough`: connections to members begin with this PROXY protocol header; without it, none.",
+        ),
+        defaults(
+            "protocol",
+            Kind::Word(&["h1", "h2c"], &[]),
+            "h1",
+            "What is spoken to members: HTTP/1.1, or HTTP/2 with prior knowledge, which gRPC needs; a tunnel may say \
+             otherwise for itself (`metadatas.gw_protocol`).",
+        ),
+        optional(
+            "tls",
+            Kind::Either(&[SWITCH, Kind::Section(&POOL_TLS)]),
+            "TLS to members that are frps; without it, none.",
         ),
         defaults("limits", Kind::Section(&POOL_LIMITS), "{}", "Bounds per member."),
         defaults("retry", Kind::Section(&RETRY), "{}", "Retry rules."),

@@ -1,7 +1,7 @@
 //! Keys of the file itself and of the process.
 
 use super::{
-    AGENT, CLAIMS, FRPS, HOUR, Key, Kind, LISTENER, PLUGIN, POOL, ROUTE, Section, TAKEOVER, TUNNELS,
+    ACME, AGENT, CLAIMS, FRPS, HOUR, Key, Kind, LISTENER, PLUGIN, POOL, ROUTE, Section, TAKEOVER, TUNNELS,
     defaults, optional, required,
 };
 
@@ -44,8 +44,9 @@ pub(crate) static ROOT: Section = Section {
             Kind::Section(&AGENT),
             "What `frp-gateway agent` does; the gateway doesn't read it.",
         ),
+        optional("acme", Kind::Section(&ACME), "Certificates that renew themselves."),
     ],
-    planned: &[("policy", LATER), ("trace", LATER), ("tls", LATER), ("kubernetes", LATER)],
+    planned: &[("policy", LATER), ("trace", LATER), ("kubernetes", LATER)],
 };
 
 const ACCESS_LOG_KIND: Kind = Kind::Either(&[Kind::Text, Kind::Section(&ACCESS_LOG)]);

@@ -1,6 +1,8 @@
 //! Keys of a route.
 
-use super::{DAY, Kind, Section, WEIGHT, defaults, optional, required};
+use super::{
+    CLIENT_RULE, DAY, HSTS, Kind, REDIRECT, Section, WEIGHT, defaults, optional, required, tls::SWITCH,
+};
 
 const LATER: &str = "remove it; CHANGELOG.md will tell when it comes";
 
@@ -47,13 +49,27 @@ pub(crate) static ROUTE: Section = Section {
             "Listeners this route is served on; without it, all.",
         ),
         optional("limits", Kind::Section(&LIMITS), "Bounds on all requests of this route."),
+        optional(
+            "redirect",
+            Kind::Either(&[Kind::Word(&["https"], &[]), Kind::Section(&REDIRECT)]),
+            "Visitors are sent elsewhere; then it has no pools.",
+        ),
+        optional(
+            "hsts",
+            Kind::Either(&[SWITCH, Kind::Section(&HSTS)]),
+            "Browsers shall come by https from now on.",
+        ),
+        optional(
+            "client",
+            Kind::Either(&[Kind::Word(&["required"], &[]), Kind::Section(&CLIENT_RULE)]),
+            "Only clients whose certificate is trusted (`listeners[].tls.client_auth`) are served; others get 403.",
+        ),
     ],
     planned: &[
         ("hold", LATER),
         ("affinity", "write it into the pool: pools[].affinity"),
         ("retry", "write it into the pool: pools[].retry"),
         ("rewrite", LATER),
-        ("redirect", LATER),
         ("headers", "write conditions under \"match: { headers: … }\"; changing headers comes later"),
     ],
 };
@@ -86,6 +102,11 @@ pub(crate) static MATCH: Section = Section {
         optional("method", Kind::OneOrMany(&Kind::Method), "Any of these methods."),
         optional("headers", Kind::Map(&VALUE_KIND), "All of these header fields, by name (any case)."),
         optional("query", Kind::Map(&VALUE_KIND), "All of these query parameters, by name."),
+        optional(
+            "client",
+            Kind::OneOrMany(&Kind::Identity),
+            "The client's certificate is for any of these identities.",
+        ),
     ],
     planned: &[("source_ip", LATER), ("cookie", LATER)],
 };

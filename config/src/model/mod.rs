@@ -39,7 +39,8 @@ pub struct Config {
     pub access_log: AccessLog,
     /// The fleet of FRP servers, in file order. Names are unique.
     pub frps: Vec<Frps>,
-    /// Bound addresses, in file order. Names and addresses are unique.
+    /// Bound addresses, in file order. Names are unique, and so are addresses, but that one `https` and one
+    /// `tls_passthrough` listener may have the same.
     pub listeners: Vec<Listener>,
     /// Pools, in file order. Names are unique.
     pub pools: Vec<Pool>,
@@ -315,7 +316,8 @@ pub struct Route {
     pub matches: RouteMatch,
     /// Where it goes; weights are shares. At least one, unless [`Self::redirect`].
     pub pools: Vec<WeightedPool>,
-    /// Visitors are sent elsewhere; `None` = they are served by `pools`.
+    /// Visitors are sent elsewhere, on `http` listeners alone; on others the route isn't served. `None` = they are
+    /// served by `pools`.
     pub redirect: Option<Redirect>,
     /// Browsers shall come by https from now on; `None` = nothing is said.
     pub hsts: Option<Hsts>,

@@ -141,6 +141,27 @@ pub(crate) fn url(ctx: &mut Ctx<'_>, at: &At<'_>, kind: &Kind) -> Option<String>
     None
 }
 
+/// `https://host[:port]/path`, without user, query and fragment.
+pub(crate) fn https_url(ctx: &mut Ctx<'_>, at: &At<'_>, kind: &Kind) -> Option<String> {
+    const EXAMPLE: &str =
+        "write \"https://host/path\", as in \"https://acme-v02.api.letsencrypt.org/directory\"";
+    let value = text(ctx, at, kind)?;
+    let help = match value.split_once("://") {
+        Some(("https", rest)) => {
+            let (authority, path) = rest.find('/').map_or((rest, ""), |slash| rest.split_at(slash));
+            let plain = path.bytes().all(|byte| byte.is_ascii_graphic()) && !path.contains(['?', '#']);
+            if is_authority(authority) && plain {
+                return Some(value);
+            }
+            if authority.contains('@') { "leave user and password out" } else { EXAMPLE }
+        }
+        Some(("http", _)) => "write https: an authority is asked by https alone",
+        _ => EXAMPLE,
+    };
+    ctx.push(Fault::error(at, "bad-url", format!("{} is no https URL", at.seen())).help(help));
+    None
+}
+
 /// A host of a match: a name, `*.name`, or an address. Lower-cased, with a warning.
 pub(crate) fn host_pattern(ctx: &mut Ctx<'_>, at: &At<'_>, kind: &Kind) -> Option<HostMatch> {
     let value = text(ctx, at, kind)?;
@@ -218,7 +239,7 @@ fn compile(pattern: &str) -> Result<(), regex::Error> {
 }
 
 /// A DNS name: labels of letters, digits, `-` and `_`. A last label of digits alone is a mistyped IPv4 address.
-fn is_host_name(text: &str) -> bool {
+pub(super) fn is_host_name(text: &str) -> bool {
     let label = |label: &str| {
         (1..=63).contains(&label.len())
             && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))

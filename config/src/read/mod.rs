@@ -2,19 +2,22 @@
 
 mod address;
 mod fields;
+mod identity;
 mod interpolate;
 mod names;
 mod scalar;
 mod token;
 
 pub(crate) use address::{
-    address, authority, domain, host_name, host_pattern, network, regular_expression, subdomain_host, url,
+    address, authority, domain, host_name, host_pattern, https_url, network, regular_expression,
+    subdomain_host, url,
 };
 pub(crate) use fields::Fields;
+pub(crate) use identity::identity;
 pub(crate) use names::{Names, declare_all};
 pub(crate) use scalar::{
-    duration, duration_or_off, factor, factor_or_off, integer, is_name, name, percent, secret, size, text,
-    url_path, word, wrong_type,
+    duration, duration_or_off, factor, factor_or_off, integer, is_name, name, path, percent, secret, size,
+    text, url_path, word, wrong_type,
 };
 pub(crate) use token::{is_token, statuses, token};
 

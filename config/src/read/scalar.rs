@@ -1,6 +1,6 @@
 //! Texts, numbers, durations, sizes, secrets.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use super::{At, Ctx, Fault, interpolate};
 use crate::{
@@ -201,6 +201,28 @@ pub(crate) fn secret(ctx: &mut Ctx<'_>, at: &At<'_>, _: &Kind) -> Option<Secret>
         return None;
     }
     Some(Secret::new(value))
+}
+
+/// The path of a file or folder. Whether it is there, only the gateway can tell.
+pub(crate) fn path(ctx: &mut Ctx<'_>, at: &At<'_>, _: &Kind) -> Option<PathBuf> {
+    let Some(raw) = at.raw() else { return wrong_type(ctx, at, "a path") };
+    let value = interpolate::interpolate(ctx, at, raw)?;
+    let help = if value.contains("-----BEGIN") {
+        // Perhaps a private key: what was written is not repeated.
+        let message = "this is the content of a file, not its path";
+        ctx.push(Fault::error(at, "bad-file", message).help("write it to a file and give its path"));
+        return None;
+    } else if value.is_empty() {
+        "write the path of a file"
+    } else if raw.starts_with("file:") {
+        "write the path alone, without \"file:\""
+    } else if value.contains(char::is_control) {
+        "write a path on one line"
+    } else {
+        return Some(value.into());
+    };
+    ctx.push(Fault::error(at, "bad-file", format!("{} is no path", at.seen())).help(help));
+    None
 }
 
 /// A path of a URL: begins with `/`, printable ASCII without spaces.

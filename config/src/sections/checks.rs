@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use super::{field, is_for_the_agent, items, pool_checks, tunnel_checks};
+use super::{field, is_for_the_agent, items, pool_checks, sharing, tls_checks, tunnel_checks};
 use crate::{
     model::{Config, Frps, HostMatch, Listener, Protocol, Route, RouteMatch},
     read::{Ctx, Fault, Fields},
@@ -15,6 +15,7 @@ use crate::{
 /// target "unused", and that would be noise.
 pub(super) fn cross_section(ctx: &mut Ctx<'_>, root: &Fields<'_>, config: &Config) {
     bound_twice(ctx, root, config);
+    sharing::check(ctx, root, config);
     loops(ctx, root, config);
     if ctx.error_count() > 0 {
         return;
@@ -22,7 +23,7 @@ pub(super) fn cross_section(ctx: &mut Ctx<'_>, root: &Fields<'_>, config: &Confi
     same_endpoint(ctx, root, &config.frps);
     unused(ctx, root, config);
     zero_weights(ctx, root, config);
-    shadowed(ctx, root, &config.routes);
+    shadowed(ctx, root, &config.routes, &config.listeners);
     pool_checks::unmeant(ctx, root, config);
     tunnel_checks::unmeant(ctx, root, config);
 }
@@ -48,18 +49,28 @@ fn bound_twice(ctx: &mut Ctx<'_>, root: &Fields<'_>, config: &Config) {
             Fault::error(&at, "bound-twice", message).help("give the plugin listener an address of its own"),
         );
     }
-    for (item, listener) in items(root, "listeners").iter().zip(&config.listeners) {
+    let shared = sharing::seconds(&config.listeners);
+    for (index, (item, listener)) in items(root, "listeners").iter().zip(&config.listeners).enumerate() {
         let Some(at) = field(item, "bind") else { continue };
         // An https listener serves what is passed through on its address as well.
         if listener.bind.port() == 0 || !config.has_own_sockets(listener) {
             continue;
         }
         let address = (listener.bind, listener.protocol == Protocol::Udp);
+        if shared.contains(&index) {
+            continue;
+        }
         if let Some(other) = bound.get(&address) {
-            ctx.push(
-                Fault::error(&at, "bound-twice", format!("{} is bound by {other} already", at.seen()))
-                    .help("give each listener an address of its own"),
-            );
+            let help = match listener.protocol {
+                Protocol::Https | Protocol::TlsPassthrough => {
+                    "give each listener an address of its own, but for one https and one tls_passthrough listener"
+                }
+                Protocol::Http | Protocol::Tcp | Protocol::Udp | Protocol::Frp => {
+                    "give each listener an address of its own"
+                }
+            };
+            let message = format!("{} is bound by {other} already", at.seen());
+            ctx.push(Fault::error(&at, "bound-twice", message).help(help));
         } else {
             bound.insert(address, format!("the listener \"{}\"", listener.name));
         }
@@ -155,18 +166,17 @@ fn unused(ctx: &mut Ctx<'_>, root: &Fields<'_>, config: &Config) {
             ctx.push(Fault::warning(item, "unused-pool", message).help(help));
         }
     }
-    let everywhere = config.routes.iter().any(|route| route.listeners.is_empty());
     for (item, listener) in items(root, "listeners").iter().zip(&config.listeners) {
         let tunnels = config.tunnels.serve
             && (config.tunnels.listeners.is_empty() || config.tunnels.listeners.contains(&listener.name));
         let without_routes = match listener.protocol {
             Protocol::Tcp | Protocol::Udp | Protocol::Frp => true,
             Protocol::TlsPassthrough => listener.pool.is_some(),
-            Protocol::Http | Protocol::Https => everywhere,
+            Protocol::Http | Protocol::Https => false,
         };
         if !without_routes
             && !tunnels
-            && !config.routes.iter().any(|route| route.listeners.contains(&listener.name))
+            && !config.routes.iter().any(|route| tls_checks::is_served_on(route, listener))
         {
             let message = format!("no route is served on the listener \"{}\"", listener.name);
             ctx.push(
@@ -191,7 +201,7 @@ fn zero_weights(ctx: &mut Ctx<'_>, root: &Fields<'_>, config: &Config) {
         }
     }
     for (item, route) in items(root, "routes").iter().zip(&config.routes) {
-        if route.pools.iter().all(|pool| pool.weight == 0) {
+        if route.redirect.is_none() && route.pools.iter().all(|pool| pool.weight == 0) {
             ctx.push(
                 Fault::warning(item, "all-weights-zero", message).help("give one pool a weight above 0"),
             );
@@ -201,14 +211,14 @@ fn zero_weights(ctx: &mut Ctx<'_>, root: &Fields<'_>, config: &Config) {
 
 /// A route whose every request an earlier one takes. Only equal conditions shadow: otherwise the more specific
 /// route wins, wherever it stands.
-fn shadowed(ctx: &mut Ctx<'_>, root: &Fields<'_>, routes: &[Route]) {
+fn shadowed(ctx: &mut Ctx<'_>, root: &Fields<'_>, routes: &[Route], listeners: &[Listener]) {
     let items = items(root, "routes");
     let mut earlier: BTreeMap<String, Vec<&Route>> = BTreeMap::new();
     for (item, route) in items.iter().zip(routes) {
         let others = earlier.entry(conditions(&route.matches)).or_default();
         // A bucket is as small as the number of routes that differ in hosts alone; each is compared, up to a
         // bound that keeps a file of equal routes from being quadratic.
-        if let Some(first) = others.iter().take(1000).find(|first| covers(first, route)) {
+        if let Some(first) = others.iter().take(1000).find(|first| covers(first, route, listeners)) {
             ctx.push(
                 Fault::warning(item, "shadowed-route", format!("every request goes to the earlier route \"{}\"", first.name))
                     .help("the conditions are the same, and then the earlier route wins: remove one or tell them apart"),
@@ -224,11 +234,12 @@ fn conditions(matches: &RouteMatch) -> String {
     let methods = sorted(matches.methods.clone());
     let headers = sorted(matches.headers.iter().map(|value| format!("{value:?}")).collect());
     let query = sorted(matches.query.iter().map(|value| format!("{value:?}")).collect());
-    format!("{:?} {methods:?} {headers:?} {query:?}", matches.path)
+    let client = sorted(matches.client.iter().map(|identity| format!("{identity:?}")).collect());
+    format!("{:?} {methods:?} {headers:?} {query:?} {client:?}", matches.path)
 }
 
 /// Given equal other conditions: has `first` all hosts and listeners of `later`?
-fn covers(first: &Route, later: &Route) -> bool {
+fn covers(first: &Route, later: &Route, all: &[Listener]) -> bool {
     let hosts = match (first.matches.hosts.is_empty(), later.matches.hosts.is_empty()) {
         (true, true) => true,
         (false, false) => {
@@ -238,7 +249,15 @@ fn covers(first: &Route, later: &Route) -> bool {
         // A named host is more specific than none.
         (true, false) | (false, true) => false,
     };
-    let listeners = first.listeners.is_empty()
-        || (!later.listeners.is_empty() && later.listeners.iter().all(|name| first.listeners.contains(name)));
+    let listeners = if first.redirect.is_some() {
+        // It isn't on all listeners that it names.
+        all.iter()
+            .filter(|one| tls_checks::is_served_on(later, one))
+            .all(|one| tls_checks::is_served_on(first, one))
+    } else {
+        first.listeners.is_empty()
+            || (!later.listeners.is_empty()
+                && later.listeners.iter().all(|name| first.listeners.contains(name)))
+    };
     hosts && listeners
 }

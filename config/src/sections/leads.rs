@@ -98,9 +98,12 @@ fn route_on_its_listeners(ctx: &mut Ctx<'_>, item: &At<'_>, route: &Route, liste
             ),
         }
     }
-    if protocols.len() > 1 && protocols.iter().all(|word| ["http", "tls_passthrough"].contains(word)) {
+    let opened = protocols.contains("http") || protocols.contains("https");
+    if opened && protocols.contains("tls_passthrough") {
+        let word = if protocols.contains("http") { "http" } else { "https" };
+        let message = format!("{word} and tls_passthrough listeners share this route");
         ctx.push(
-            Fault::error(&at, "two-kinds-of-traffic", "http and tls_passthrough listeners share this route")
+            Fault::error(&at, "two-kinds-of-traffic", message)
                 .help("write one route for each: they need pools of their own"),
         );
     }
@@ -111,9 +114,9 @@ fn route_on_its_listeners(ctx: &mut Ctx<'_>, item: &At<'_>, route: &Route, liste
 
 /// All that is seen of a TLS connection is the server name.
 fn only_names(ctx: &mut Ctx<'_>, item: &At<'_>) {
-    let Some(condition) = field(item, "match") else { return };
-    for key in ["path", "method", "headers", "query"] {
-        if let Some(at) = field(&condition, key) {
+    let condition = field(item, "match");
+    for key in ["path", "method", "headers", "query", "client"] {
+        if let Some(at) = condition.as_ref().and_then(|condition| field(condition, key)) {
             ctx.push(
                 Fault::error(
                     &at,
@@ -121,6 +124,14 @@ fn only_names(ctx: &mut Ctx<'_>, item: &At<'_>) {
                     format!("{key} can't be seen: TLS is passed through unopened"),
                 )
                 .help("only \"host\" (the server name that the client asks for) can be matched here"),
+            );
+        }
+    }
+    for key in ["redirect", "hsts", "client"] {
+        if let Some(at) = field(item, key) {
+            ctx.push(
+                Fault::error(&at, "not-visible", format!("{key} can't be: TLS is passed through unopened"))
+                    .help("it is for routes of listeners that end TLS: write \"protocol: https\" there"),
             );
         }
     }
@@ -134,6 +145,9 @@ fn only_names(ctx: &mut Ctx<'_>, item: &At<'_>) {
 
 /// Where no PROXY protocol header is sent.
 pub(super) const NO_PROXY_HEADER: &str = "remove it: applications behind http read X-Forwarded-For; it is for pools of tcp or tls_passthrough listeners";
+
+/// Where no TLS is spoken.
+pub(super) const NO_TLS: &str = "remove it: it is for pools of frps that http and https listeners lead to";
 
 /// What only some protocols know.
 pub(super) const ONLY_FOR: &[(&str, &[Protocol], &str)] = &[
@@ -158,6 +172,11 @@ pub(super) const ONLY_FOR: &[(&str, &[Protocol], &str)] = &[
         "tls",
         &[Protocol::Https, Protocol::Frp],
         "TLS ends at https and frp listeners only: write \"protocol: https\"",
+    ),
+    (
+        "http2",
+        &[Protocol::Http, Protocol::Https],
+        "it is for http and https listeners; bytes are passed on as they are",
     ),
     (
         "trusted_proxies",

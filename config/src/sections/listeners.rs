@@ -4,13 +4,10 @@ use std::{net::SocketAddr, time::Duration};
 
 use ipnet::IpNet;
 
-use super::{Known, leads::ONLY_FOR, lists};
+use super::{Known, leads::ONLY_FOR, lists, tls};
 use crate::{
     keys,
-    model::{
-        Certificate, FrpListener, Frps, Http2, Listener, ListenerLimits, ListenerTimeouts, ListenerTls,
-        Place, Protocol, TlsVersion, Together, UnknownName,
-    },
+    model::{FrpListener, Frps, Listener, ListenerLimits, ListenerTimeouts, Place, Protocol, Together},
     read::{At, Ctx, Fault, Fields, address, name, network, size, text, word},
     yaml::{Node, Span},
 };
@@ -40,8 +37,8 @@ fn listener(ctx: &mut Ctx<'_>, at: &At<'_>, frps: &[Frps], known: &Known) -> Lis
         pool: pool(ctx, &fields, protocol, known),
         proxy_protocol: networks(ctx, &fields, "proxy_protocol"),
         frp: (protocol == Protocol::Frp).then(|| frp(ctx, &fields, frps, known)),
-        tls: fields.get("tls").map(|at| tls(ctx, &at)),
-        http2: (protocol == Protocol::Https).then_some(Http2 { max_streams: 100 }),
+        tls: tls::of_listener(ctx, &fields, protocol),
+        http2: tls::http2(ctx, &fields, protocol),
         trusted_proxies: networks(ctx, &fields, "trusted_proxies"),
         timeouts: timeouts(ctx, &part("timeouts"), protocol),
         limits: limits(ctx, &part("limits")),
@@ -109,30 +106,6 @@ fn frp(ctx: &mut Ctx<'_>, fields: &Fields<'_>, frps: &[Frps], known: &Known) -> 
             Some("source_ip") => Together::SourceIp,
             Some(_) | None => Together::Nobody,
         },
-    }
-}
-
-fn tls(ctx: &mut Ctx<'_>, at: &At<'_>) -> ListenerTls {
-    let fields = Fields::open(ctx, at, &keys::TLS);
-    let list = fields.get("certificates");
-    let items = list.as_ref().map(|at| at.items(ctx)).unwrap_or_default();
-    if let Some(at) = list.filter(|_| items.is_empty()) {
-        ctx.push(
-            Fault::error(&at, "no-certificate", "certificates lists none")
-                .help("add at least one: { cert: /path/chain.pem, key: /path/key.pem }"),
-        );
-    }
-    let certificate = |at: &At<'_>, ctx: &mut Ctx<'_>| {
-        let fields = Fields::open(ctx, at, &keys::CERTIFICATE);
-        Certificate { cert: fields.text(ctx, "cert").into(), key: fields.text(ctx, "key").into(), ocsp: None }
-    };
-    ListenerTls {
-        certificates: items.iter().map(|at| certificate(at, ctx)).collect(),
-        acme: false,
-        min_version: TlsVersion::V1_2,
-        session_tickets: true,
-        unknown_name: UnknownName::First,
-        client_auth: None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::tls;
 use crate::{
     keys::{self, Kind, Section},
     model::{PathMatch, RouteMatch, ValueKind, ValueMatch},
@@ -15,12 +16,17 @@ use crate::{
 pub(super) fn route_match(ctx: &mut Ctx<'_>, at: &At<'_>) -> RouteMatch {
     let fields = Fields::open(ctx, at, &keys::MATCH);
     RouteMatch {
-        client: Vec::new(),
         hosts: list(ctx, &fields, "host", host_pattern),
         path: fields.read(ctx, "path", path).unwrap_or_else(|| PathMatch::Prefix("/".to_owned())),
         methods: list(ctx, &fields, "method", method),
         headers: values(ctx, &fields, "headers", true),
         query: values(ctx, &fields, "query", false),
+        client: tls::identities(
+            ctx,
+            &fields,
+            "client",
+            "name at least one identity, or remove \"client\" to match every one",
+        ),
     }
 }
 

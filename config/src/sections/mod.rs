@@ -1,5 +1,6 @@
 //! Tree → model, one file per section. Order of reading: what is referred to first.
 
+mod acme;
 mod affinity;
 mod checks;
 mod claims;
@@ -18,8 +19,12 @@ mod plugin;
 mod pool_checks;
 mod pools;
 mod process;
+mod promises;
 mod retry;
 mod routes;
+mod sharing;
+mod tls;
+mod tls_checks;
 mod tunnel_checks;
 mod tunnels;
 mod unopened;
@@ -82,12 +87,12 @@ pub(crate) fn document(ctx: &mut Ctx<'_>, tree: &Node) -> Config {
     let plugin = fields.get("plugin").map(|at| plugin::plugin(ctx, &at));
     let takeover = claims::takeover(ctx, &part("takeover"), &known);
     let claims = claims::claims(ctx, &part("claims"), &known);
+    let acme = fields.get("acme").map(|at| acme::acme(ctx, &at, &listeners));
     let audit = fields.read(ctx, "audit", process::access_log);
     let agent = fields.get("agent").map(|at| plugin::agent(ctx, &at, &frps, &known));
     tunnel_checks::secrets(ctx, &fields, &frps);
 
     let config = Config {
-        acme: None,
         zone,
         admin,
         runtime,
@@ -102,8 +107,10 @@ pub(crate) fn document(ctx: &mut Ctx<'_>, tree: &Node) -> Config {
         tunnels,
         audit: audit.unwrap_or_default(),
         agent,
+        acme,
     };
     leads::check(ctx, &fields, &config);
+    tls_checks::check(ctx, &fields, &config);
     checks::cross_section(ctx, &fields, &config);
     config
 }

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use super::{
-    Known, affinity, field, health, hold, leads::Leads, limits, members, outlier, retry, tunnels, unopened,
+    Known, affinity, field, health, hold, leads::Leads, limits, members, outlier, retry, tls, tunnels,
+    unopened,
 };
 use crate::{
     keys::{self, Kind},
-    model::{Affinity, Balance, Carries, Frps, Locality, Pool, PoolProtocol},
+    model::{Affinity, Balance, Carries, Frps, Locality, Pool},
     read::{At, Ctx, Fault, Fields, duration_or_off, factor, factor_or_off, name, word},
     yaml::Node,
 };
@@ -69,9 +70,10 @@ fn pool(
     // Connections stay open: a bound would send a visitor's second one elsewhere as soon as the pool is quiet.
     let bound = fields.get("balance").and_then(|at| field(&at, "bound"));
     let hash_bound = hash_bound.filter(|_| carries == Carries::Http || bound.is_some());
+    let protocol = tls::pool_protocol(ctx, &fields, carries);
     let pool = Pool {
-        protocol: PoolProtocol::H1,
-        tls: None,
+        protocol,
+        tls: tls::of_pool(ctx, &fields, carries, protocol),
         name,
         carries,
         frps,

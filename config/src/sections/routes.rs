@@ -1,6 +1,6 @@
 //! `routes`: match → weighted pools.
 
-use super::{Known, leads::Leads, matches, members::reference, pools::IMPLICIT};
+use super::{Known, leads::Leads, matches, members::reference, pools::IMPLICIT, promises};
 use crate::{
     keys::{self, Kind},
     model::{Route, WeightedPool},
@@ -86,9 +86,9 @@ fn settings(ctx: &mut Ctx<'_>, fields: &Fields<'_>, index: usize, known: &Known)
         name: fields.read(ctx, "name", name).unwrap_or_else(|| format!("route-{index}")),
         matches: matches::route_match(ctx, &condition),
         pools: Vec::new(),
-        redirect: None,
-        hsts: None,
-        client: None,
+        redirect: fields.read(ctx, "redirect", promises::redirect),
+        hsts: promises::hsts(ctx, fields),
+        client: fields.read(ctx, "client", promises::client),
         timeout: fields.read(ctx, "timeout", duration_or_off).flatten(),
         listeners: listeners(ctx, fields, known),
         in_flight: fields
@@ -98,6 +98,14 @@ fn settings(ctx: &mut Ctx<'_>, fields: &Fields<'_>, index: usize, known: &Known)
 }
 
 fn pools(ctx: &mut Ctx<'_>, fields: &Fields<'_>, known: &Known, before: usize) -> Vec<WeightedPool> {
+    if fields.get("redirect").is_some() {
+        if let Some(at) = fields.get("pools").or_else(|| fields.get("pool")) {
+            ctx.push(Fault::error(&at, "pool-and-redirect", "both a pool and a redirect are given").help(
+                "a route sends visitors elsewhere or serves them: write two routes, one for each listener",
+            ));
+        }
+        return Vec::new();
+    }
     let at = match (fields.get("pools"), fields.get("pool")) {
         (Some(_), Some(short)) => {
             ctx.push(

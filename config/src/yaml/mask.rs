@@ -82,6 +82,9 @@ enum Under {
 const COOKIE_SETTINGS: &[&str] =
     &["name", "ttl", "idle", "path", "domain", "secure", "http_only", "same_site", "strict"];
 
+/// Keys of an external account of `acme` that are no secret.
+const ACCOUNT_SETTINGS: &[&str] = &["key_id"];
+
 /// Keys of `plugin`, at the top and of an frps, that are no secret.
 const PLUGIN_SETTINGS: &[&str] = &["listen", "allow"];
 
@@ -99,6 +102,9 @@ impl Under {
             Self::Holder(_) => Self::Secret,
             Self::Affinity if &**name == "cookie" => Self::Holder(COOKIE_SETTINGS),
             Self::Nothing | Self::Affinity if &**name == "plugin" => Self::Holder(PLUGIN_SETTINGS),
+            Self::Nothing | Self::Affinity if &**name == "external_account" => Self::Holder(ACCOUNT_SETTINGS),
+            // How clients show who they are: paths and names.
+            Self::Nothing | Self::Affinity if &**name == "client_auth" => Self::Nothing,
             Self::Nothing | Self::Affinity if is_secret_word(name) => Self::Secret,
             Self::Nothing | Self::Affinity if &**name == "affinity" => Self::Affinity,
             Self::Nothing | Self::Affinity => Self::Nothing,
