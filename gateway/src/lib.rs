@@ -1,7 +1,7 @@
 //! `frp-gateway`: load balancing in front of a fleet of FRP servers.
 //!
 //! Reading order: [`snapshot`] (what a request sees), [`data`] (the request path, `docs/request-path.md`),
-//! [`http1`] (the codec under it), [`control`] (events → reducer → snapshot), [`frps`] and [`health`] (where events come
+//! [`http1`] (the codec under it), [`tls`] (certificates), [`control`] (events → reducer → snapshot), [`frps`] and [`health`] (where events come
 //! from), [`admin`], [`telemetry`], [`lifecycle`] (start, signals, drain), [`cli`], [`client`] (asks a gateway that runs).
 
 pub mod admin;
@@ -12,6 +12,7 @@ pub mod clock;
 pub mod control;
 pub mod data;
 pub mod error;
+pub mod folders;
 pub mod frp_wire;
 pub mod frps;
 #[cfg(test)]
@@ -21,3 +22,4 @@ pub mod http1;
 pub mod lifecycle;
 pub mod snapshot;
 pub mod telemetry;
+pub mod tls;

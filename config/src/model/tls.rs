@@ -44,7 +44,7 @@ pub enum UnknownName {
 }
 
 /// A certificate and its key, as PEM files.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Certificate {
     /// The chain, leaf first.
     pub cert: PathBuf,

@@ -265,7 +265,6 @@ fn frp_part(
         place: frp.place,
         together: frp.together,
         relays: carry.relays(),
-        tls: listener.tls.as_ref().and_then(|_| carry.tls(&listener.name)),
     }))
 }
 

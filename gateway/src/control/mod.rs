@@ -22,7 +22,6 @@ pub mod state;
 pub mod task;
 #[cfg(test)]
 pub mod testing;
-pub mod tls;
 
 pub use self::{
     event::Event,

@@ -1,26 +1,19 @@
 //! The configuration file: reading it, and noticing that it changed.
 //!
-//! Editors write a new file and rename it, Kubernetes swaps a symlink two levels up, `echo >` writes in place. So the
-//! *folder* is watched, a burst of events is waited out, and what counts is whether the bytes differ. A slow poll finds
-//! what the watch can't see (network file systems, a folder that was replaced).
+//! The [`Folders`] of the file are watched, and what counts is whether the bytes differ. A slow poll finds what the watch
+//! can't see (network file systems, a folder that was replaced).
 
 use std::{
-    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
 use frp_gateway_config::{Resolver, Severity, model::Config};
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
-use tokio::{sync::Notify, time::timeout};
 
 use super::{state::Fault, task::Handle};
+use crate::folders::Folders;
 
-/// Quiet time after the last event before the file is read.
-const DEBOUNCE: Duration = Duration::from_millis(75);
-/// Never wait longer than this for quiet.
-const MAX_DEBOUNCE: Duration = Duration::from_millis(500);
 /// Time between two looks without any event.
 const POLL: Duration = Duration::from_secs(5);
 /// A file that can't be read may be in the middle of a rename: looked at so often again before that is an error.
@@ -103,21 +96,16 @@ impl Fault {
 /// Tells `control` to reload whenever the file's bytes differ from those seen before. Runs until the control plane is
 /// gone; `seen` is what the configuration in force was read from.
 pub async fn watch(path: PathBuf, mut seen: Content, control: Handle) {
-    let changed = Arc::new(Notify::new());
-    let (mut watcher, mut folders) = (start_watcher(&changed), BTreeSet::new());
-    changed.notify_one(); // what happened before the watch began is looked at once
+    let mut folders = Folders::new();
     loop {
-        follow_folders(watcher.as_mut(), &path, &mut folders);
-        let woken = timeout(POLL, changed.notified()).await.is_ok();
-        if woken {
-            settle(&changed).await;
-        }
+        folders.follow([path.as_path()]);
+        let woken = folders.changed(POLL).await;
         let now = look(&path).await;
         if now != seen {
             seen = now;
             if !woken {
                 // The watch was blind: its folder may have been replaced. Watch anew.
-                folders.clear();
+                folders.forget();
             }
             if !control.request_reload("file changed").await {
                 return;
@@ -156,53 +144,6 @@ async fn look(path: &Path) -> Content {
         }
     }
     Content::Unreadable
-}
-
-/// Waits until no event came for [`DEBOUNCE`].
-async fn settle(changed: &Notify) {
-    let quiet = async { while timeout(DEBOUNCE, changed.notified()).await.is_ok() {} };
-    // Late is as good as quiet: a file that is written all the time is read now and then.
-    drop(timeout(MAX_DEBOUNCE, quiet).await);
-}
-
-fn start_watcher(changed: &Arc<Notify>) -> Option<RecommendedWatcher> {
-    let changed = Arc::clone(changed);
-    // Our own reads must not wake us.
-    let wake = move |event: notify::Result<notify::Event>| {
-        if event.is_ok_and(|event| !event.kind.is_access()) {
-            changed.notify_one();
-        }
-    };
-    notify::recommended_watcher(wake)
-        .inspect_err(
-            |error| tracing::warn!(%error, every = ?POLL, "cannot watch files; the configuration is polled"),
-        )
-        .ok()
-}
-
-/// Watches the file's folder and, if it is a link, the folder it leads to now.
-fn follow_folders(watcher: Option<&mut RecommendedWatcher>, path: &Path, watched: &mut BTreeSet<PathBuf>) {
-    let Some(watcher) = watcher else { return };
-    let parent = |path: &Path| match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-        Some(_) | None => PathBuf::from("."),
-    };
-    let mut wanted = BTreeSet::from([parent(path)]);
-    if let Ok(real) = path.canonicalize() {
-        wanted.insert(parent(&real));
-    }
-    for gone in watched.difference(&wanted) {
-        // The folder may be gone already, and the watch with it.
-        drop(watcher.unwatch(gone));
-    }
-    wanted.retain(|folder| {
-        watched.contains(folder)
-            || watcher
-                .watch(folder, RecursiveMode::NonRecursive)
-                .inspect_err(|error| tracing::debug!(%error, folder = %folder.display(), "cannot watch"))
-                .is_ok()
-    });
-    *watched = wanted;
 }
 
 #[cfg(test)]

@@ -39,7 +39,6 @@ use super::{
     reload::{self, Accepted},
     resolve::Resolver,
     state::{Fault, Fixed, FrpsState, Now, State},
-    tls,
 };
 use crate::{
     clock,
@@ -61,6 +60,7 @@ use crate::{
     },
     snapshot::{Published, Route, Snapshot, Tunnels},
     telemetry::{audit::AuditHandle, supervisor::Supervisor},
+    tls::{self, store::Staged},
 };
 
 /// Events that may wait; senders wait then.
@@ -81,6 +81,7 @@ pub type Board = Arc<ArcSwap<State>>;
 pub struct Handle {
     inbox: mpsc::Sender<Message>,
     board: Board,
+    certificates: Arc<tls::Store>,
 }
 
 /// What came of a reload.
@@ -113,6 +114,12 @@ impl Handle {
     #[must_use]
     pub fn board(&self) -> Board {
         Arc::clone(&self.board)
+    }
+
+    /// The certificates of listeners.
+    #[must_use]
+    pub fn certificates(&self) -> &Arc<tls::Store> {
+        &self.certificates
     }
 
     /// The present state.
@@ -248,7 +255,11 @@ impl Control {
     pub fn new(parts: Parts) -> (Self, Handle) {
         let (sender, inbox) = mpsc::channel(INBOX);
         let state = State::new(parts.fixed.clone());
-        let handle = Handle { inbox: sender, board: Arc::new(ArcSwap::from_pointee(state.clone())) };
+        let handle = Handle {
+            inbox: sender,
+            board: Arc::new(ArcSwap::from_pointee(state.clone())),
+            certificates: Arc::default(),
+        };
         let control = Self {
             identities: Identities::new(parts.fixed.workers),
             tunnels: TunnelIdentities::new(parts.fixed.workers),
@@ -301,6 +312,8 @@ impl Control {
     pub async fn run(mut self) {
         let names = self.resolver.clone().keep_resolving(Arc::clone(&self.parts.published));
         let _names = Running(tokio::spawn(names).abort_handle());
+        let keep = tls::keeper::keep(Arc::clone(&self.handle.certificates));
+        let _certificates = Running(tokio::spawn(keep).abort_handle());
         let mut tidy = interval(TIDY);
         tidy.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // Said from here, since it is this loop that must not hang.
@@ -404,7 +417,7 @@ impl Control {
             self.tunnels.watch(&known.frps).remember(known.calls_us, known.doubted, now.tick);
         }
         let certificates = match &event {
-            Event::ConfigLoaded { config } => Some(tls::load(config)?),
+            Event::ConfigLoaded { config } => Some(self.stage_certificates(config, now.wall).await?),
             _ => None,
         };
         let listed = match &event {
@@ -413,7 +426,7 @@ impl Control {
         };
         let Step { mut state, effects } = reduce(&self.state, event, now);
         if let Some(certificates) = &certificates {
-            self.identities.prepare_tls(certificates);
+            self.identities.prepare_tls(certificates.terminators());
         }
         let mut prepared = self.prepare(&mut state, &effects, now).await?;
         self.state = state;
@@ -496,10 +509,25 @@ impl Control {
             }
         }
         if let Some(certificates) = certificates {
-            self.identities.settle_tls(&certificates);
+            self.identities.settle_tls(certificates.terminators());
+            self.handle.certificates.settle(certificates);
         }
         self.show();
         Ok(())
+    }
+
+    /// Reads the certificates that a configuration names, on a thread of their own: there may be a thousand.
+    async fn stage_certificates(&self, config: &Arc<Config>, now: SystemTime) -> Result<Staged, Vec<Fault>> {
+        let (store, config) = (Arc::clone(&self.handle.certificates), Arc::clone(config));
+        let strict = self.state.config.is_some();
+        let staged = tokio::task::spawn_blocking(move || store.stage(&config, strict, now)).await;
+        let staged = staged.map_err(|panicked| {
+            vec![Fault::plain("internal", "listeners", &format!("certificates cannot be read: {panicked}"))]
+        })?;
+        staged.map_err(|faults| {
+            let fault = |fault: tls::store::TlsFault| Fault::plain("certificate", &fault.key, &fault.message);
+            faults.into_iter().map(fault).collect()
+        })
     }
 
     fn mover(&self) -> Mover {

@@ -11,7 +11,7 @@ use std::{
     time::Instant,
 };
 
-use rustls::{ServerConfig, server::Acceptor};
+use rustls::server::Acceptor;
 use tokio::net::TcpStream;
 
 use super::{
@@ -22,7 +22,11 @@ use super::{
     tls_stream::TlsStream,
     worker::Worker,
 };
-use crate::{snapshot::Listener, telemetry::stats::Handshake};
+use crate::{
+    snapshot::Listener,
+    telemetry::stats::Handshake,
+    tls::{ACME_TLS_ALPN, Refused, Terminator, UNRECOGNIZED_NAME},
+};
 
 /// Serves a connection to its end.
 pub async fn serve(connection: Connection, mut socket: TcpStream) {
@@ -44,7 +48,7 @@ pub async fn serve(connection: Connection, mut socket: TcpStream) {
             Err(NoHello::Late) => return count(&worker, &listener, Handshake::Slow),
         }
     }
-    let Some(tls) = listener.tls.as_ref().map(|tls| tls.load_full()) else { return };
+    let Some(tls) = &listener.tls else { return };
     // On the heap while it lasts.
     let handshake = Box::pin(accept(socket, tls, opening.filled()));
     let shaken = until(Some(deadline), handshake).await;
@@ -64,6 +68,9 @@ pub async fn serve(connection: Connection, mut socket: TcpStream) {
     };
     let resumed = stream.session().handshake_kind() == Some(rustls::HandshakeKind::Resumed);
     count(&worker, &listener, if resumed { Handshake::Resumed } else { Handshake::Full });
+    if stream.session().alpn_protocol() == Some(ACME_TLS_ALPN) {
+        return; // an authority that has seen what it wanted (RFC 8737 §3)
+    }
     connection::serve(connection, stream.into()).await;
 }
 
@@ -80,7 +87,7 @@ fn count(worker: &Worker, listener: &Listener, handshake: Handshake) {
 ///
 /// # Errors
 /// `InvalidData` with what is wrong, after the visitor has been told; otherwise the socket's.
-async fn accept(mut socket: TcpStream, config: Arc<ServerConfig>, mut ahead: &[u8]) -> io::Result<TlsStream> {
+async fn accept(mut socket: TcpStream, tls: &Terminator, mut ahead: &[u8]) -> io::Result<TlsStream> {
     let mut acceptor = Acceptor::default();
     let accepted = loop {
         if ahead.is_empty() {
@@ -99,6 +106,10 @@ async fn accept(mut socket: TcpStream, config: Arc<ServerConfig>, mut ahead: &[u
             Ok(None) => {}
             Err((error, alert)) => return Err(tell(&mut socket, error, alert)),
         }
+    };
+    let Ok(config) = tls.admit(&accepted.client_hello()) else {
+        drop(socket.try_write(&UNRECOGNIZED_NAME));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, Refused));
     };
     let session = match accepted.into_connection(config) {
         Ok(session) => session,

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use frp_gateway_config::model::{ListenerLimits, ListenerTimeouts, Place, Protocol, Together};
 use ipnet::IpNet;
 
@@ -11,6 +10,7 @@ use crate::{
     control::relays::Relays,
     http1::HeadLimits,
     telemetry::{shard::Shards, stats::ListenerShard},
+    tls::TlsSlot,
 };
 
 /// Everything a connection needs to know of the listener it came through.
@@ -48,9 +48,6 @@ pub struct Listener {
     pub stats: Arc<Shards<ListenerShard>>,
 }
 
-/// What ends TLS at a listener; a reload replaces the content, so that new connections get the new certificate.
-pub type TlsSlot = Arc<ArcSwap<rustls::ServerConfig>>;
-
 /// What an `frp` listener needs to know beyond that.
 #[derive(Debug)]
 pub struct FrpPart {
@@ -62,6 +59,4 @@ pub struct FrpPart {
     pub together: Together,
     /// Who is relayed where.
     pub relays: Arc<Relays>,
-    /// `None` = TLS is passed through.
-    pub tls: Option<TlsSlot>,
 }

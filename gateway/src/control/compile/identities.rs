@@ -14,13 +14,12 @@ use super::settlement::{Settlement, Unsettled};
 use crate::{
     control::relays::Relays,
     health::active::Probed,
-    snapshot::{
-        Endpoint, EndpointId, FrpsLive, Gate, Listener, MemberState, Pool, WaitQueue, listener::TlsSlot,
-    },
+    snapshot::{Endpoint, EndpointId, FrpsLive, Gate, Listener, MemberState, Pool, WaitQueue},
     telemetry::{
         shard::{Counter, Shards},
         stats::{ListenerShard, PoolShard, SplitStats},
     },
+    tls::TlsSlot,
 };
 
 /// A removed listener keeps its slot at least this long: its accept queue may hold visitors that were let in.
@@ -139,23 +138,15 @@ impl Identities {
         }
     }
 
-    /// Makes room for what ends TLS at listeners that have nothing yet. Changes nothing in force.
-    pub fn prepare_tls(&mut self, loaded: &HashMap<String, Arc<rustls::ServerConfig>>) {
-        for (name, server) in loaded {
-            self.tls
-                .entry(name.clone())
-                .or_insert_with(|| Arc::new(arc_swap::ArcSwap::new(Arc::clone(server))));
-        }
+    /// Makes room for what ends TLS at new listeners. Changes nothing in force.
+    pub fn prepare_tls<'a>(&mut self, staged: impl Iterator<Item = (&'a str, &'a TlsSlot)>) {
+        self.tls.extend(staged.map(|(name, slot)| (name.to_owned(), Arc::clone(slot))));
     }
 
-    /// Puts it in force, for connections to come.
-    pub fn settle_tls(&mut self, loaded: &HashMap<String, Arc<rustls::ServerConfig>>) {
-        self.tls.retain(|name, _| loaded.contains_key(name));
-        for (name, server) in loaded {
-            if let Some(slot) = self.tls.get(name) {
-                slot.store(Arc::clone(server));
-            }
-        }
+    /// Forgets what ends TLS at listeners other than these.
+    pub fn settle_tls<'a>(&mut self, staged: impl Iterator<Item = (&'a str, &'a TlsSlot)>) {
+        let names: BTreeSet<&str> = staged.map(|(name, _)| name).collect();
+        self.tls.retain(|name, _| names.contains(name.as_str()));
     }
 
     /// Slot of a listener that is configured, or was until a moment ago.

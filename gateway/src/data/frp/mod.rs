@@ -19,10 +19,10 @@ use std::{
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
 };
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 
 use self::rewind::Rewind;
 use super::{connection::Connection, io::until};
@@ -30,6 +30,7 @@ use crate::{
     control::relays::{Kind, Refusal, Relays, Waiting},
     frp_wire::{First, Hello, Peeked, peek, sniff},
     snapshot::{FrpPart, Listener},
+    tls::{Terminator, UNRECOGNIZED_NAME},
 };
 
 /// Most bytes of a client that are kept until frps has answered.
@@ -105,12 +106,12 @@ async fn carry(mut client: Client<'_>, mut stream: TcpStream, mut head: Vec<u8>)
             first => break first,
         }
     };
-    let (First::Tls { custom_byte }, Some(slot)) = (first, &client.part.tls) else {
+    let (First::Tls { custom_byte }, Some(slot)) = (first, &client.listener.tls) else {
         return Box::pin(introduced(&client, stream, head, waiting)).await;
     };
     // frps takes this byte off too.
     head.drain(..usize::from(custom_byte));
-    let accept = TlsAcceptor::from(slot.load_full()).accept(Rewind::new(head, stream));
+    let accept = shake(slot, Rewind::new(head, stream));
     let tls = until(Some(client.deadline), accept).await.map_err(|_elapsed| Refusal::Slow)?;
     let tls = tls.map_err(|error| {
         tracing::debug!(peer = %client.peer.ip(), %error, "TLS handshake failed");
@@ -118,6 +119,22 @@ async fn carry(mut client: Client<'_>, mut stream: TcpStream, mut head: Vec<u8>)
     })?;
     client.tls_ended = true;
     Box::pin(introduced(&client, tls, Vec::new(), waiting)).await
+}
+
+/// The handshake. A client that asks for a name nobody has here is told so, if such clients are refused.
+async fn shake(
+    terminator: &Terminator,
+    stream: Rewind<TcpStream>,
+) -> std::io::Result<TlsStream<Rewind<TcpStream>>> {
+    let mut start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
+    match terminator.admit(&start.client_hello()) {
+        Ok(config) => start.into_stream(config).await,
+        Err(refused) => {
+            start.io.write_all(&UNRECOGNIZED_NAME).await?;
+            start.io.shutdown().await?;
+            Err(std::io::Error::other(refused))
+        }
+    }
 }
 
 /// Reads on until it is known who it is, then carries it.

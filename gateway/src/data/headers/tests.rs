@@ -24,6 +24,7 @@ fn listener(trusted: &[&str]) -> Listener {
         slot: 0,
         protocol: config.protocol,
         frp: None,
+        tls: None,
         router: Arc::new(Router::default()),
         proxy_protocol: Vec::new(),
         trusted_proxies: trusted.iter().map(|net| net.parse::<IpNet>().unwrap()).collect(),

@@ -1,0 +1,42 @@
+//! Certificates of listeners that end TLS: read, checked, watched, and chosen by the name that a client asks for.
+//!
+//! Reading order: [`Terminator`] (what a listener has), [`names`] (who gets which certificate), [`pair`] and [`leaf`] (what a
+//! certificate and its key must be), [`ocsp`] (what is stapled), [`store`] (what is in force, and how a reload changes it),
+//! [`keeper`] (files that change), [`more`] (certificates that come at run time), [`view`] (what operators see).
+//!
+//! Who may connect with which certificate of their own is decided in [`client`].
+
+pub mod client;
+pub mod keeper;
+pub mod leaf;
+pub mod more;
+pub mod names;
+pub mod ocsp;
+pub mod pair;
+pub mod store;
+mod terminator;
+pub mod view;
+
+#[cfg(test)]
+pub(crate) mod testing;
+
+use std::sync::{Arc, LazyLock};
+
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+
+pub use self::{
+    more::MoreCertificates,
+    store::Store,
+    terminator::{ACME_TLS_ALPN, Refused, Settings, Terminator, UNRECOGNIZED_NAME},
+};
+
+/// What ends TLS at a listener. Lives as long as the listener; what is in it changes.
+pub type TlsSlot = Arc<Terminator>;
+
+static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| Arc::new(aws_lc_rs::default_provider()));
+
+/// The cryptography of the whole process.
+#[must_use]
+pub fn provider() -> Arc<CryptoProvider> {
+    Arc::clone(&PROVIDER)
+}

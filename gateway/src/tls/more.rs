@@ -1,0 +1,23 @@
+//! Certificates that no file of the configuration names.
+
+use std::sync::Arc;
+
+use rustls::sign::CertifiedKey;
+
+use super::view::CertificateView;
+
+/// Certificates that come at run time. Asked during handshakes: answers must not wait, and should not allocate.
+///
+/// Names are in lower case, without a final dot, and were sent by whoever connects: anything that a DNS name can be.
+pub trait MoreCertificates: std::fmt::Debug + Send + Sync {
+    /// The certificate for a name that no file covers. Only listeners with `acme: true` ask.
+    fn find(&self, name: &str) -> Option<Arc<CertifiedKey>>;
+
+    /// The certificate that proves to the authority that the name is ours (RFC 8737), while such a proof is under way.
+    fn challenge(&self, name: &str) -> Option<Arc<CertifiedKey>>;
+
+    /// What operators are shown. Default nothing.
+    fn shown(&self) -> Vec<CertificateView> {
+        Vec::new()
+    }
+}

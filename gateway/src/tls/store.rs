@@ -1,0 +1,362 @@
+//! The certificates in force, and how a configuration or a changed file becomes the next ones.
+//!
+//! A configuration is staged, which can fail and changes nothing, and settled, which can't fail. A file that changes is
+//! swapped by [`Store::look`]. Both may run at the same time: what `look` read is only put in force where nothing else was
+//! meanwhile, and what `settle` puts in force too late the next look sees.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::SystemTime,
+};
+
+use frp_gateway_config::model::{Certificate, Config, ListenerTls, UnknownName};
+use rustls::ServerConfig;
+use tokio::sync::Notify;
+
+use super::{
+    client,
+    keeper::{Prints, Suspect},
+    more::MoreCertificates,
+    names::Names,
+    pair::{Bytes, Pair, Wrong},
+    terminator::{More, Settings, Terminator},
+    view::CertificateView,
+};
+
+/// Something wrong with the TLS of a listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFault {
+    /// Key in the configuration.
+    pub key: String,
+    /// The file, and what is wrong with it.
+    pub message: String,
+}
+
+/// How often files were swapped, and how often not, since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// Certificates that took the place of their predecessor without a reload.
+    pub swapped: u64,
+    /// Files that were refused.
+    pub refused: u64,
+}
+
+/// All certificates of the process.
+#[derive(Debug, Default)]
+pub struct Store {
+    inner: Mutex<Inner>,
+    more: Arc<More>,
+    /// Other files are in use than before.
+    pub(super) other_files: Notify,
+    swapped: AtomicU64,
+    refused: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Inner {
+    pub(super) pairs: HashMap<Certificate, Held>,
+    listeners: BTreeMap<String, Ended>,
+    pub(super) suspects: HashMap<Certificate, Suspect>,
+}
+
+/// A certificate in force.
+#[derive(Debug, Clone)]
+pub(super) struct Held {
+    pub(super) pair: Arc<Pair>,
+    /// How the files looked when they were read.
+    pub(super) prints: Prints,
+    /// Days-left mark that was told last.
+    pub(super) told: Option<u64>,
+}
+
+/// A listener that ends TLS.
+#[derive(Debug, Clone)]
+struct Ended {
+    terminator: Arc<Terminator>,
+    certificates: Vec<Certificate>,
+    unknown: UnknownName,
+    acme: bool,
+}
+
+impl Ended {
+    fn names(&self, pairs: &HashMap<Certificate, Held>, now: SystemTime) -> Names {
+        let all = self.certificates.iter().filter_map(|files| Some(Arc::clone(&pairs.get(files)?.pair)));
+        Names::new(all.collect(), self.unknown, self.acme, now)
+    }
+}
+
+/// What a configuration comes to. Dropping it leaves everything as it was.
+#[derive(Debug)]
+pub struct Staged {
+    pairs: HashMap<Certificate, Held>,
+    listeners: Vec<(String, Ended, Arc<ServerConfig>)>,
+    now: SystemTime,
+}
+
+impl Staged {
+    /// What ends TLS, by the name of the listener.
+    pub fn terminators(&self) -> impl Iterator<Item = (&str, &Arc<Terminator>)> {
+        self.listeners.iter().map(|(name, ended, _)| (name.as_str(), &ended.terminator))
+    }
+}
+
+impl Store {
+    /// From now on certificates that no file covers come from there, at listeners with `acme: true`.
+    pub fn set_more(&self, more: Arc<dyn MoreCertificates>) {
+        self.more.set(more);
+    }
+
+    /// Reads what a configuration names, and what is in force no second time unless it has changed. Blocks on files.
+    ///
+    /// `strict`: a certificate that isn't in force yet must be valid now. Not at start: a gateway that can't start serves
+    /// nobody.
+    ///
+    /// # Errors
+    /// Every file that can't be used.
+    pub fn stage(&self, config: &Config, strict: bool, now: SystemTime) -> Result<Staged, Vec<TlsFault>> {
+        let (in_force, known) = {
+            let inner = self.inner();
+            let terminators: HashMap<_, _> = inner
+                .listeners
+                .iter()
+                .map(|(name, ended)| (name.clone(), Arc::clone(&ended.terminator)))
+                .collect();
+            (inner.pairs.clone(), terminators)
+        };
+        let mut reader = Reader { in_force, strict, now, read: HashMap::new() };
+        let (mut listeners, mut faults) = (Vec::new(), Vec::new());
+        for (index, listener) in config.listeners.iter().enumerate() {
+            let Some(tls) = &listener.tls else { continue };
+            let key = format!("listeners[{index}].tls");
+            let whole = reader.read_all(tls, &key, &mut faults);
+            let client = match tls.client_auth.as_ref().map(client::verifier).transpose() {
+                Ok(client) => client,
+                Err(wrong) => {
+                    let of = |(part, message)| TlsFault { key: format!("{key}.client_auth.{part}"), message };
+                    faults.extend(wrong.into_iter().map(of));
+                    continue;
+                }
+            };
+            if !whole {
+                continue;
+            }
+            let settings = Settings::of(listener, tls, client);
+            match self.terminator(&settings, known.get(&listener.name)) {
+                Ok((terminator, server)) => {
+                    let (certificates, unknown, acme) =
+                        (tls.certificates.clone(), tls.unknown_name, tls.acme);
+                    let ended = Ended { terminator, certificates, unknown, acme };
+                    listeners.push((listener.name.clone(), ended, server));
+                }
+                Err(error) => faults.push(TlsFault { key, message: error.to_string() }),
+            }
+        }
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        let pairs = reader.read.into_iter().filter_map(|(files, read)| Some((files, read.ok()?))).collect();
+        Ok(Staged { pairs, listeners, now })
+    }
+
+    fn terminator(
+        &self,
+        settings: &Settings,
+        known: Option<&Arc<Terminator>>,
+    ) -> Result<(Arc<Terminator>, Arc<ServerConfig>), rustls::Error> {
+        if let Some(known) = known {
+            return Ok((Arc::clone(known), known.prepare(settings)?));
+        }
+        let none = Names::new(Vec::new(), UnknownName::Refuse, false, SystemTime::UNIX_EPOCH);
+        let terminator = Arc::new(Terminator::new(settings, none, Arc::clone(&self.more))?);
+        let server = terminator.server_config();
+        Ok((terminator, server))
+    }
+
+    /// Puts it in force, for handshakes to come, and tells the log what is odd about new certificates.
+    pub fn settle(&self, staged: Staged) {
+        let Staged { mut pairs, listeners, now } = staged;
+        let mut inner = self.inner();
+        for (files, held) in &mut pairs {
+            let before = inner.pairs.get(files);
+            held.told =
+                before.filter(|before| before.pair.digest == held.pair.digest).and_then(|before| before.told);
+            if before.is_none_or(|before| before.pair.digest != held.pair.digest) {
+                warn(&held.pair, now);
+            }
+        }
+        inner.suspects.retain(|files, _| pairs.contains_key(files));
+        let same =
+            inner.pairs.len() == pairs.len() && pairs.keys().all(|files| inner.pairs.contains_key(files));
+        inner.pairs = pairs;
+        inner.listeners = listeners
+            .into_iter()
+            .map(|(name, ended, server)| {
+                // Names first: a client that is asked for more than before must not be served by less.
+                ended.terminator.put_names(ended.names(&inner.pairs, now));
+                ended.terminator.put(server);
+                (name, ended)
+            })
+            .collect();
+        drop(inner);
+        if !same {
+            self.other_files.notify_one();
+        }
+    }
+
+    /// Puts these in the place of those that are in force still; the others are left alone. Whether a certificate changed.
+    pub(super) fn swap(&self, swaps: Vec<(Arc<Pair>, Held)>, now: SystemTime) -> bool {
+        let mut inner = self.inner();
+        let mut changed: Vec<Certificate> = Vec::new();
+        for (old, new) in swaps {
+            let files = new.pair.files.clone();
+            let Some(held) = inner.pairs.get_mut(&files).filter(|held| Arc::ptr_eq(&held.pair, &old)) else {
+                continue;
+            };
+            if !Arc::ptr_eq(&new.pair, &old) {
+                changed.push(files.clone());
+            }
+            let fresh = new.pair.digest != old.digest;
+            *held = new;
+            inner.suspects.remove(&files);
+            if fresh {
+                self.swapped.fetch_add(1, Relaxed);
+                let pair = &inner.pairs[&files].pair;
+                let listeners = inner.serving(&files);
+                tracing::info!(
+                    name = pair.leaf.primary_name(),
+                    listeners = listeners.join(", "),
+                    file = %files.cert.display(),
+                    days_left = pair.leaf.seconds_left(now).div_euclid(86_400),
+                    "certificate swapped"
+                );
+                warn(pair, now);
+            }
+        }
+        if changed.is_empty() {
+            return false;
+        }
+        for ended in inner.listeners.values() {
+            if ended.certificates.iter().any(|files| changed.contains(files)) {
+                ended.terminator.put_names(ended.names(&inner.pairs, now));
+            }
+        }
+        true
+    }
+
+    /// Says that what is in the files now isn't taken.
+    pub(super) fn refuse(&self, files: &Certificate, wrong: &Wrong) {
+        self.refused.fetch_add(1, Relaxed);
+        let listeners = self.inner().serving(files);
+        tracing::warn!(
+            listeners = listeners.join(", "),
+            file = %wrong.path.display(),
+            reason = wrong.why,
+            "certificate refused; the old one stays in force"
+        );
+    }
+
+    /// Every file in use.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        let inner = self.inner();
+        let of =
+            |files: &Certificate| [Some(files.cert.clone()), Some(files.key.clone()), files.ocsp.clone()];
+        inner.pairs.keys().flat_map(of).flatten().collect()
+    }
+
+    /// How often files were swapped or refused.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        Counts { swapped: self.swapped.load(Relaxed), refused: self.refused.load(Relaxed) }
+    }
+
+    /// Certificates as operators see them: those of files in the order of their paths, then others.
+    #[must_use]
+    pub fn shown(&self, now: SystemTime) -> Vec<CertificateView> {
+        let inner = self.inner();
+        let mut files: Vec<_> = inner.pairs.keys().collect();
+        files.sort();
+        let of_file = |files: &Certificate| {
+            let fault = inner
+                .suspects
+                .get(files)
+                .filter(|suspect| suspect.told)
+                .map(|suspect| suspect.wrong.to_string());
+            CertificateView::of(&inner.pairs[files].pair, inner.serving(files), fault, now)
+        };
+        let mut shown: Vec<_> = files.into_iter().map(of_file).collect();
+        drop(inner);
+        shown.extend(self.more.get().into_iter().flat_map(|more| more.shown()));
+        shown
+    }
+
+    pub(super) fn inner(&self) -> MutexGuard<'_, Inner> {
+        // Nothing in there is half done when a holder panics.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// Listeners that serve it.
+    pub(super) fn serving(&self, files: &Certificate) -> Vec<String> {
+        let serves = |ended: &Ended| ended.certificates.contains(files);
+        self.listeners.iter().filter(|(_, ended)| serves(ended)).map(|(name, _)| name.clone()).collect()
+    }
+}
+
+/// What is odd about a certificate that is in force from now on.
+fn warn(pair: &Pair, now: SystemTime) {
+    for warning in &pair.warnings {
+        tracing::warn!("{warning}");
+    }
+    if let Err(wrong) = pair.timely(now) {
+        tracing::warn!(file = %wrong.path.display(), reason = wrong.why, "a certificate is served that clients will refuse");
+    }
+}
+
+/// Reads each pair once, however many listeners name it.
+struct Reader {
+    in_force: HashMap<Certificate, Held>,
+    strict: bool,
+    now: SystemTime,
+    read: HashMap<Certificate, Result<Held, Wrong>>,
+}
+
+impl Reader {
+    /// Whether all could be had.
+    fn read_all(&mut self, tls: &ListenerTls, key: &str, faults: &mut Vec<TlsFault>) -> bool {
+        let before = faults.len();
+        for (index, files) in tls.certificates.iter().enumerate() {
+            if !self.read.contains_key(files) {
+                let read = self.read_one(files);
+                self.read.insert(files.clone(), read);
+            }
+            if let Err(wrong) = &self.read[files] {
+                let key = format!("{key}.certificates[{index}].{}", wrong.part.word());
+                faults.push(TlsFault { key, message: wrong.to_string() });
+            }
+        }
+        faults.len() == before
+    }
+
+    fn read_one(&self, files: &Certificate) -> Result<Held, Wrong> {
+        let prints = Prints::of(files, self.now);
+        let bytes = Bytes::read(files)?;
+        if let Some(held) = self.in_force.get(files).filter(|held| held.pair.digest == bytes.digest()) {
+            return Ok(Held { prints, ..held.clone() });
+        }
+        let pair = Pair::new(files, &bytes, self.now)?;
+        if self.strict {
+            pair.timely(self.now)?;
+        }
+        Ok(Held { pair: Arc::new(pair), prints, told: None })
+    }
+}
+
+#[cfg(test)]
+mod tests;
