@@ -315,6 +315,7 @@ fn listeners(
             passthrough: config
                 .passthrough_beside(listener)
                 .map(|beside| carry.listener_identity(&beside.name).0),
+            http2: listener.http2.clone(),
             router: Arc::clone(router),
             proxy_protocol: listener.proxy_protocol.clone(),
             trusted_proxies: listener.trusted_proxies.clone(),

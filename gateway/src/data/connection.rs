@@ -21,7 +21,8 @@ use tokio::{
 
 use super::{
     buffer::{Buffer, SMALL},
-    frp, http, https,
+    frp, h2, http, https,
+    io::until,
     l4::{self, proxy_in},
     refuse,
     stream::Stream,
@@ -72,6 +73,12 @@ impl Connection {
         &self.listener
     }
 
+    /// Number of the listener it came through.
+    #[must_use]
+    pub const fn slot(&self) -> usize {
+        self.slot
+    }
+
     /// Who connected, and to which address.
     #[must_use]
     pub fn addresses(&self, stream: &TcpStream) -> (SocketAddr, SocketAddr) {
@@ -118,7 +125,10 @@ pub fn start(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, slot: usi
             return spawn_local(after_header(connection, stream)).abort_handle();
         }
         match connection.listener.protocol {
-            Protocol::Http => spawn_local(serve(connection, stream.into())).abort_handle(),
+            Protocol::Http if connection.listener.http2.is_some() => {
+                spawn_local(either(connection, stream.into())).abort_handle()
+            }
+            Protocol::Http => spawn_local(serve(connection, stream.into(), Buffer::default())).abort_handle(),
             Protocol::Tcp => spawn_local(l4::tcp::serve(connection, stream)).abort_handle(),
             Protocol::TlsPassthrough => spawn_local(l4::sni::serve(connection, stream)).abort_handle(),
             Protocol::Frp => spawn_local(frp::serve(connection, stream, peer, Vec::new())).abort_handle(),
@@ -143,7 +153,8 @@ async fn after_header(mut connection: Connection, mut stream: TcpStream) {
     let from = connection.from;
     // On the heap, so that a connection without a header costs what its own protocol does.
     match listener.protocol {
-        Protocol::Http => Box::pin(serve(connection, stream.into())).await,
+        Protocol::Http if listener.http2.is_some() => Box::pin(either(connection, stream.into())).await,
+        Protocol::Http => Box::pin(serve(connection, stream.into(), Buffer::default())).await,
         Protocol::Tcp => Box::pin(l4::tcp::serve(connection, stream)).await,
         Protocol::TlsPassthrough => Box::pin(l4::sni::serve(connection, stream)).await,
         Protocol::Frp => Box::pin(frp::serve(connection, stream, from, Vec::new())).await,
@@ -178,10 +189,37 @@ fn listener_of(snapshot: &Snapshot, slot: usize) -> Option<Arc<Listener>> {
     snapshot.listeners.get(slot)?.clone()
 }
 
-/// Serves HTTP/1 requests until the connection ends.
-pub async fn serve(mut connection: Connection, mut stream: Stream) {
+/// Serves HTTP/2 where the visitor begins with its preface, else HTTP/1.
+async fn either(connection: Connection, mut stream: Stream) {
+    let (worker, listener) = (Rc::clone(&connection.worker), Arc::clone(&connection.listener));
+    let mut buffer = worker.buffers.small();
+    let deadline = Instant::now() + listener.timeouts.header.min(listener.timeouts.idle);
+    connection.presence.idle.set(true);
+    let is_http2 = loop {
+        let known = buffer.len().min(h2::PREFACE.len());
+        if buffer.filled()[..known] != h2::PREFACE[..known] {
+            break false;
+        }
+        if known == h2::PREFACE.len() {
+            break true;
+        }
+        match until(Some(deadline), poll_fn(|cx| buffer.poll_fill(cx, &mut stream))).await {
+            Ok(Ok(1..)) => {}
+            // A part of a head is for HTTP/1 to answer; there is nothing to say to nothing.
+            _ if buffer.is_empty() => return worker.buffers.give_back(buffer),
+            _ => break false,
+        }
+    };
+    connection.presence.idle.set(false);
+    match listener.http2.as_ref().filter(|_| is_http2) {
+        Some(settings) => Box::pin(h2::serve(connection, stream, buffer, settings)).await,
+        None => Box::pin(serve(connection, stream, buffer)).await,
+    }
+}
+
+/// Serves HTTP/1 requests until the connection ends. `buffer`: what has been read already.
+pub async fn serve(mut connection: Connection, mut stream: Stream, mut buffer: Buffer) {
     let worker = Rc::clone(&connection.worker);
-    let mut buffer = Buffer::default();
     let mut first = true;
     let next = loop {
         if buffer.is_empty() {

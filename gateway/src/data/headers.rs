@@ -61,8 +61,10 @@ pub fn request(out: &mut Vec<u8>, head: &RequestHead, wire: &[u8], onward: Onwar
     }
     out.extend_from_slice(b"\r\n");
     let mut saw = Saw::default();
+    let mut trailers = false;
     for field in &head.fields {
         if field.hop || is_set(set, field, wire) {
+            trailers |= field.known == Known::Te && wants_trailers(field.value.of(wire));
             continue;
         }
         match field.known {
@@ -147,6 +149,10 @@ pub fn request(out: &mut Vec<u8>, head: &RequestHead, wire: &[u8], onward: Onwar
     if onward.ask_first {
         out.extend_from_slice(b"Expect: 100-continue\r\n");
     }
+    // Said anew at each hop (RFC 9110 §10.1.4); without it, applications keep their trailers to themselves.
+    if trailers && !onward.upgrade {
+        out.extend_from_slice(b"TE: trailers\r\nConnection: TE\r\n");
+    }
     if onward.upgrade {
         out.extend_from_slice(b"Connection: upgrade\r\n");
         for field in head.fields.iter().filter(|field| field.known == Known::Upgrade) {
@@ -154,6 +160,11 @@ pub fn request(out: &mut Vec<u8>, head: &RequestHead, wire: &[u8], onward: Onwar
         }
     }
     out.extend_from_slice(b"\r\n");
+}
+
+/// Whether a `TE` field says that trailers are welcome.
+fn wants_trailers(value: &[u8]) -> bool {
+    value.split(|byte| *byte == b',').any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }
 
 /// Whether what `peer` says about forwarding is believed.

@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use super::{
     buffer::Buffer,
     connection::{self, Connection},
+    h2,
     io::{Elapsed, until},
     l4::sni::{self, NoHello},
     tls_stream::TlsStream,
@@ -71,7 +72,11 @@ pub async fn serve(connection: Connection, mut socket: TcpStream) {
     if stream.session().alpn_protocol() == Some(ACME_TLS_ALPN) {
         return; // an authority that has seen what it wanted (RFC 8737 §3)
     }
-    connection::serve(connection, stream.into()).await;
+    let http2 = stream.session().alpn_protocol() == Some(b"h2");
+    match listener.http2.as_ref().filter(|_| http2) {
+        Some(settings) => Box::pin(h2::serve(connection, stream.into(), Buffer::default(), settings)).await,
+        None => connection::serve(connection, stream.into(), Buffer::default()).await,
+    }
 }
 
 /// The listener whose names pass through here unopened.

@@ -19,6 +19,7 @@ pub mod exchange;
 pub mod explain;
 pub mod frames;
 pub mod frp;
+pub mod h2;
 pub mod headers;
 pub mod hedge;
 pub mod hold;

@@ -39,6 +39,9 @@ pub trait Conversation: AsyncRead + AsyncWrite + Unpin + fmt::Debug {
     /// `Ready` when there is something to read: bytes, the end, or an error, which the next read tells.
     fn poll_arrived(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
+    /// `Ready` when the other side has sent all it has to; what still comes is for nobody.
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+
     /// It doesn't end well: dropped from here on, it must not look whole to the other side.
     fn reset(&mut self);
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use frp_gateway_config::model::{ListenerLimits, ListenerTimeouts, Place, Protocol, Together};
+use frp_gateway_config::model::{Http2, ListenerLimits, ListenerTimeouts, Place, Protocol, Together};
 use ipnet::IpNet;
 
 use super::{frps::FrpsHandle, gate::Gate, pool::Pool, router::Router};
@@ -30,6 +30,8 @@ pub struct Listener {
     pub tls: Option<TlsSlot>,
     /// `https`: slot of the `tls_passthrough` listener with the same address. Names that it knows are passed through.
     pub passthrough: Option<usize>,
+    /// HTTP/2, if it is spoken.
+    pub http2: Option<Http2>,
     /// Routes served here.
     pub router: Arc<Router>,
     /// Peers that begin each connection with a PROXY protocol header, and must.

@@ -24,9 +24,6 @@ pub const ACME_TLS_ALPN: &[u8] = b"acme-tls/1";
 /// Sent instead of a ServerHello.
 pub const UNRECOGNIZED_NAME: [u8; 7] = [0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 0x70];
 
-/// Whether the request path speaks HTTP/2, so that it may be offered.
-const SPEAKS_HTTP2: bool = false;
-
 /// Tickets for each full TLS 1.3 handshake: browsers open two connections at once, and use a ticket once.
 const TICKETS: usize = 2;
 
@@ -54,8 +51,8 @@ impl Settings {
     #[must_use]
     pub fn of(listener: &Listener, tls: &ListenerTls, client: Option<Arc<dyn ClientCertVerifier>>) -> Self {
         let mut alpn: Vec<&[u8]> = match (listener.protocol, &listener.http2) {
-            (Protocol::Https, Some(_)) if SPEAKS_HTTP2 => vec![b"h2", b"http/1.1"],
-            (Protocol::Https, _) => vec![b"http/1.1"],
+            (Protocol::Https, Some(_)) => vec![b"h2", b"http/1.1"],
+            (Protocol::Https, None) => vec![b"http/1.1"],
             (
                 Protocol::Http | Protocol::Tcp | Protocol::TlsPassthrough | Protocol::Udp | Protocol::Frp,
                 _,

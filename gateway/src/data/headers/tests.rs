@@ -18,6 +18,7 @@ fn listener(trusted: &[&str]) -> Listener {
     let config = testing::listener("web");
     Listener {
         passthrough: None,
+        http2: None,
         pool: None,
         name: "web".into(),
         slot: 0,
