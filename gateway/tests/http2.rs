@@ -1,5 +1,7 @@
 //! HTTP/2 from visitors, over TLS and with prior knowledge. Real frps and frpc; needs `frp-lab/build`.
 
+#![allow(clippy::panic, reason = "a failed test shows why")]
+
 #[path = "common/raw.rs"]
 mod raw;
 #[path = "common/tls.rs"]
