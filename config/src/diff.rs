@@ -61,6 +61,7 @@ pub fn diff(old: &Config, new: &Config) -> Changes {
         ("claims", old.claims != new.claims),
         ("tunnels", old.tunnels != new.tunnels),
         ("agent", old.agent != new.agent),
+        ("acme", old.acme != new.acme),
     ] {
         process.extend(differs.then(|| name.to_owned()));
     }
@@ -286,5 +287,13 @@ routes: [ { name: r, pools: [ { name: p, weight: 95 }, { name: q, weight: 5 } ] 
         let changes = diff(&config(BASE), &config(&BASE.replace("token: one", "token: two")));
         assert!(changes.to_string().ends_with(" ~admin.token"), "{changes}");
         assert!(!format!("{changes:?}").contains("two"));
+    }
+
+    #[test]
+    fn a_changed_authority_is_told() {
+        let with =
+            |rest: &str| config(&format!("{BASE}acme: {{ storage: /acme, accept_terms: true{rest} }}\n"));
+        let changes = diff(&with(""), &with(", per_user: 10"));
+        assert!(changes.to_string().ends_with(" ~acme"), "{changes}");
     }
 }

@@ -110,6 +110,31 @@ proptest! {
             prop_assert!(!shown.contains(&key[..20]), "a secret is shown:\n{shown}\nof:\n{edited}");
         }
     }
+
+    #[test]
+    fn the_key_of_an_acme_account_is_never_shown(
+        flow in any::<bool>(),
+        fault in any::<bool>(),
+        at in any::<prop::sample::Index>(),
+        kind in 0_usize..3,
+        c in "[ \n\t:,{}\\[\\]a-z_'\"#&*-]",
+    ) {
+        const KEY: &str = "literal-hmac-0123456789abcdefghijkl";
+        let terms = !fault;
+        let account = if flow {
+            format!("{{ key_id: kid, hmac_key: {KEY} }}")
+        } else {
+            format!("\n    key_id: kid\n    hmac_key: {KEY}")
+        };
+        let text = format!(
+            "frps: [ {{ name: a, host: a, vhost_http_port: 80 }} ]\n\
+             listeners: [ {{ name: w, bind: '0.0.0.0:443', protocol: https, tls: {{ acme: true }} }} ]\n\
+             acme:\n  storage: /acme\n  accept_terms: {terms}\n  external_account: {account}\n"
+        );
+        let edited = slip(&text, &[KEY], at, kind, &c);
+        let shown = common::text(&load(&edited, "any.yaml", &Table));
+        prop_assert!(!shown.contains(&KEY[..20]), "a key is shown:\n{shown}\nof:\n{edited}");
+    }
 }
 
 /// One slip of the finger anywhere but in what must not be shown.

@@ -200,7 +200,7 @@ pub struct Listener {
 /// Protocol of a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
-    /// Plain HTTP/1.
+    /// HTTP without TLS: HTTP/1, and HTTP/2 by prior knowledge if [`Listener::http2`] is on.
     Http,
     /// HTTP behind TLS that ends here. May share its address with one `tls_passthrough` listener: names that this one knows
     /// are passed through.

@@ -239,7 +239,7 @@ fn compile(pattern: &str) -> Result<(), regex::Error> {
 }
 
 /// A DNS name: labels of letters, digits, `-` and `_`. A last label of digits alone is a mistyped IPv4 address.
-pub(super) fn is_host_name(text: &str) -> bool {
+pub(crate) fn is_host_name(text: &str) -> bool {
     let label = |label: &str| {
         (1..=63).contains(&label.len())
             && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))

@@ -9,8 +9,8 @@ mod scalar;
 mod token;
 
 pub(crate) use address::{
-    address, authority, domain, host_name, host_pattern, https_url, network, regular_expression,
-    subdomain_host, url,
+    address, authority, domain, host_name, host_pattern, https_url, is_host_name, network,
+    regular_expression, subdomain_host, url,
 };
 pub(crate) use fields::Fields;
 pub(crate) use identity::identity;

@@ -4,7 +4,7 @@ use super::{lists, switch, tls_checks};
 use crate::{
     keys::{self, Kind},
     model::{Acme, Challenge, Listener, OnDemand},
-    read::{At, Ctx, Fault, Fields, domain, https_url, network, path, secret, text, word, wrong_type},
+    read::{At, Ctx, Fault, Fields, https_url, is_host_name, network, path, secret, text, word, wrong_type},
     secret::Secret,
 };
 
@@ -121,18 +121,21 @@ fn names(ctx: &mut Ctx<'_>, fields: &Fields<'_>) -> Vec<String> {
     found
 }
 
-/// A name that an authority may issue for: at least two labels.
+/// The name of a host, in lower case and without trailing dot.
 fn name(ctx: &mut Ctx<'_>, at: &At<'_>) -> Option<String> {
-    let before = ctx.error_count();
-    let name = domain(ctx, at, &Kind::Domain)?;
-    if ctx.error_count() == before && name.contains('_') {
-        ctx.push(
-            Fault::error(at, "bad-domain", format!("{} is no name of a host", at.seen()))
-                .help("leave \"_\" out: no authority issues for it"),
-        );
-        return None;
-    }
-    Some(name)
+    let value = text(ctx, at, &Kind::Domain)?;
+    let plain = value.strip_suffix('.').unwrap_or(&value).to_ascii_lowercase();
+    let help = if plain.parse::<std::net::IpAddr>().is_ok() {
+        "write a DNS name: certificates for addresses are listed as files under the listener's certificates"
+    } else if plain.contains('_') {
+        "leave \"_\" out: no authority issues for it"
+    } else if is_host_name(&plain) {
+        return Some(plain);
+    } else {
+        "write a DNS name, as in \"shop.example.com\""
+    };
+    ctx.push(Fault::error(at, "bad-domain", format!("{} is no name of a host", at.seen())).help(help));
+    None
 }
 
 fn on_demand(ctx: &mut Ctx<'_>, at: &At<'_>, _: &Kind) -> Option<OnDemand> {

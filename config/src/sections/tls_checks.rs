@@ -15,12 +15,18 @@ pub(super) fn check(ctx: &mut Ctx<'_>, root: &Fields<'_>, config: &Config) {
     }
     if let (Some(at), Some(acme)) = (root.get("acme"), &config.acme) {
         challenges(ctx, &at, acme, &config.listeners);
-        unused_acme(ctx, &at, acme, &config.listeners);
+        unused_acme(ctx, &at, acme, config);
     }
     if ctx.error_count() > before {
         return;
     }
     for (item, route) in items(root, "routes").iter().zip(&config.routes) {
+        // What it can't do there was said with the listeners.
+        let passed = |listener: &Listener| listener.protocol == Protocol::TlsPassthrough;
+        if config.listeners.iter().any(|listener| passed(listener) && is_served_on(route, listener)) {
+            continue;
+        }
+        wildcards(ctx, item, route, config);
         redirect(ctx, item, route, &config.listeners);
         hsts(ctx, item, route, &config.listeners);
         client(ctx, item, route, &config.listeners);
@@ -108,8 +114,21 @@ fn challenges(ctx: &mut Ctx<'_>, at: &At<'_>, acme: &Acme, listeners: &[Listener
     }
 }
 
-fn unused_acme(ctx: &mut Ctx<'_>, at: &At<'_>, acme: &Acme, listeners: &[Listener]) {
-    if !listeners.iter().any(is_by_acme) {
+fn unused_acme(ctx: &mut Ctx<'_>, at: &At<'_>, acme: &Acme, config: &Config) {
+    let tunnels = field(at, "on_demand").and_then(|at| field(&at, "tunnels"));
+    if let Some(at) = tunnels.filter(|_| acme.on_demand.tunnels)
+        && config.frps.iter().all(|server| server.admin.is_none())
+    {
+        ctx.push(
+            Fault::warning(
+                &at,
+                "no-effect",
+                "tunnels has no effect: no frps has an admin API, so no tunnel is known",
+            )
+            .help("add admin: { url: \"http://HOST:7500\", password: … } to the frps"),
+        );
+    }
+    if !config.listeners.iter().any(is_by_acme) {
         ctx.push(
             Fault::warning(at, "no-effect", "acme has no effect: no listener uses its certificates")
                 .help("add \"acme: true\" to the tls of an https listener"),
@@ -119,6 +138,31 @@ fn unused_acme(ctx: &mut Ctx<'_>, at: &At<'_>, acme: &Acme, listeners: &[Listene
             Fault::warning(at, "no-effect", "acme has no effect: no name may get a certificate")
                 .help("list some under names, or remove on_demand"),
         );
+    }
+}
+
+/// Names below a wildcard, where neither a file nor a live tunnel nor `acme.names` brings a certificate for any.
+fn wildcards(ctx: &mut Ctx<'_>, item: &At<'_>, route: &Route, config: &Config) {
+    let by_acme_alone = |listener: &Listener| {
+        listener.tls.as_ref().is_some_and(|tls| tls.acme && tls.certificates.is_empty())
+    };
+    let mut on = https(route, &config.listeners).peekable();
+    let Some(acme) = config.acme.as_ref().filter(|_| on.peek().is_some() && on.all(by_acme_alone)) else {
+        return;
+    };
+    if acme.on_demand.tunnels && config.frps.iter().any(|server| server.admin.is_some()) {
+        return;
+    }
+    let hosts = field(item, "match").and_then(|at| field(&at, "host"));
+    for at in hosts.map(|at| at.one_or_many()).unwrap_or_default() {
+        let Some(below) = at.raw().and_then(|raw| raw.strip_prefix('*')) else { continue };
+        if !acme.names.iter().any(|name| name.ends_with(&below.to_ascii_lowercase())) {
+            let message =
+                format!("acme has no certificate for {}: no challenge here proves a wildcard", at.seen());
+            ctx.push(Fault::warning(&at, "wildcard-name", message).help(
+                "list a certificate as a file under the listener's certificates, or the names themselves under acme.names",
+            ));
+        }
     }
 }
 

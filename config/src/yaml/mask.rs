@@ -134,7 +134,7 @@ fn mark_keys(node: &mut Node, under: Under, texts: &mut BTreeSet<Rc<str>>) {
         Value::Null => {}
         Value::Scalar(text) => {
             let secret = matches!(under, Under::Secret | Under::Holder(_));
-            node.secret = (secret && !is_reference(text)) || has_userinfo(text);
+            node.secret = (secret && !is_reference(text)) || has_userinfo(text) || is_private_key(text);
             if node.secret && text.len() >= 4 {
                 texts.insert(text.clone());
             }
@@ -164,6 +164,11 @@ fn mark_equal(node: &mut Node, texts: &BTreeSet<Rc<str>>) {
 
 fn is_reference(text: &str) -> bool {
     text.starts_with("file:") || (text.starts_with("${") && text.find('}') == Some(text.len() - 1))
+}
+
+/// The content of a PEM file, where its path belongs.
+fn is_private_key(text: &str) -> bool {
+    text.contains("PRIVATE KEY-----")
 }
 
 /// `http://user:password@host`.

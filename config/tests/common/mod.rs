@@ -3,7 +3,7 @@
 use frp_gateway_config::{Loaded, Resolver};
 
 /// What no diagnostic may contain.
-pub(crate) const SECRETS: [&str; 20] = [
+pub(crate) const SECRETS: [&str; 22] = [
     "t0ken-secret",
     "pa55-secret",
     "from-file-secret",
@@ -24,6 +24,8 @@ pub(crate) const SECRETS: [&str; 20] = [
     "alice-s3cret",
     "literal-s3cret",
     "blank s3cret",
+    "acme-s3cret",
+    "acme s3cret",
 ];
 
 /// Answers from a fixed table.
@@ -44,6 +46,7 @@ impl Resolver for Table {
             "FRPS_B" => "frps-s3cret-b-0123456789",
             "AGENT_TOKEN" => "agent-s3cret-0123456789",
             "ALICE" => "alice-s3cret",
+            "HMAC_KEY" => "acme-s3cret-0123456789",
             "BLANK" => "blank s3cret/0123456789",
             "PORTS" => "1357-20",
             "FRACTION" => "0.2468",
