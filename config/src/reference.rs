@@ -22,6 +22,9 @@ pub fn reference_markdown() -> String {
          - **name**: 1 to 64 letters, digits, `_`, `.` or `-`; names become metric labels and hold no variables.\n\
          - **variables**: `${{NAME}}` in any other value is replaced by the environment variable; `$${{` is a plain `${{`.\n\
          - **secret**: the value, `${{NAME}}`, or `file:/path` (a line end at its end is dropped). Never shown anywhere.\n\
+         - **path**: of a file or folder, without `file:`; what is in it is never written into this file.\n\
+         - **identity**: who a client's certificate is for: `spiffe://…`, `dns:NAME`, `dns:*.NAME` or `cn:TEXT`; `*` stands for \
+         any characters in the first and the last.\n\
          - Anchors, aliases and `<<` work; a file has at most 4 MiB, 200,000 values (of at most 16 KiB each) and 64 levels.\n"
     );
     let mut sections = Vec::new();

@@ -14,7 +14,7 @@ use frp_gateway_config::{Loaded, Severity, load, reference_markdown};
 
 #[test]
 fn accepted_files_give_a_config_and_no_diagnostic() {
-    let cases = cases("accept", 76);
+    let cases = cases("accept", 78);
     for case in cases {
         let loaded = load(&read(&case), &shown(&case), &Table);
         assert!(loaded.diagnostics.is_empty(), "{}: {}", case.display(), common::text(&loaded));
@@ -25,7 +25,7 @@ fn accepted_files_give_a_config_and_no_diagnostic() {
 
 #[test]
 fn warned_files_give_a_config_and_warnings() {
-    for case in cases("warn", 65) {
+    for case in cases("warn", 66) {
         let loaded = load(&read(&case), &shown(&case), &Table);
         assert!(loaded.config.is_some(), "{}: {}", case.display(), common::text(&loaded));
         assert!(!loaded.diagnostics.is_empty(), "{}: no warning", case.display());
@@ -37,7 +37,7 @@ fn warned_files_give_a_config_and_warnings() {
 
 #[test]
 fn rejected_files_say_exactly_what_is_wrong() {
-    for case in cases("reject", 260) {
+    for case in cases("reject", 261) {
         let loaded = load(&read(&case), &shown(&case), &Table);
         assert!(loaded.config.is_none(), "{}: accepted", case.display());
         assert!(loaded.diagnostics.iter().any(|d| d.severity == Severity::Error), "{}", case.display());

@@ -177,6 +177,8 @@ fn seeds() -> Vec<String> {
     [
         "accept/everything",
         "accept/tunnels_everything",
+        "accept/https_everything",
+        "accept/acme_everything",
         "accept/anchors_and_merge",
         "reject/many_faults_in_one_file",
         "reject/alias_bomb",

@@ -52,14 +52,10 @@ fn bound_twice(ctx: &mut Ctx<'_>, root: &Fields<'_>, config: &Config) {
     let shared = sharing::seconds(&config.listeners);
     for (index, (item, listener)) in items(root, "listeners").iter().zip(&config.listeners).enumerate() {
         let Some(at) = field(item, "bind") else { continue };
-        // An https listener serves what is passed through on its address as well.
-        if listener.bind.port() == 0 || !config.has_own_sockets(listener) {
+        if listener.bind.port() == 0 || shared.contains(&index) {
             continue;
         }
         let address = (listener.bind, listener.protocol == Protocol::Udp);
-        if shared.contains(&index) {
-            continue;
-        }
         if let Some(other) = bound.get(&address) {
             let help = match listener.protocol {
                 Protocol::Https | Protocol::TlsPassthrough => {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, net::SocketAddr};
 use super::{field, items};
 use crate::{
     model::{Config, Listener, Protocol},
-    read::{Ctx, Fault, Fields},
+    read::{At, Ctx, Fault, Fields},
 };
 
 /// A passthrough listener and the https listener of its address, by position.
@@ -14,24 +14,37 @@ struct Pair {
     ended: usize,
 }
 
-/// Addresses that exactly one https and one `tls_passthrough` listener have, and no other of TCP.
-fn pairs(listeners: &[Listener]) -> Vec<Pair> {
-    let mut by_address: BTreeMap<SocketAddr, Vec<usize>> = BTreeMap::new();
+/// Listeners of TLS by what they do with it and by address, the rest by address alone.
+#[derive(Default)]
+struct Here {
+    passed: Vec<usize>,
+    ended: Vec<usize>,
+    others: bool,
+}
+
+fn by_address(listeners: &[Listener]) -> BTreeMap<SocketAddr, Here> {
+    let mut found: BTreeMap<SocketAddr, Here> = BTreeMap::new();
     for (index, listener) in listeners.iter().enumerate() {
-        // Datagrams have ports of their own, and the system chooses a new one each time.
-        if listener.protocol != Protocol::Udp && listener.bind.port() != 0 {
-            by_address.entry(listener.bind).or_default().push(index);
+        let here = found.entry(listener.bind).or_default();
+        match listener.protocol {
+            Protocol::TlsPassthrough => here.passed.push(index),
+            Protocol::Https => here.ended.push(index),
+            // Where the system chooses the port they don't meet.
+            Protocol::Http | Protocol::Tcp | Protocol::Frp => here.others |= listener.bind.port() != 0,
+            // Datagrams have ports of their own.
+            Protocol::Udp => {}
         }
     }
-    let pair = |indexes: Vec<usize>| match indexes[..] {
-        [a, b] => match (listeners[a].protocol, listeners[b].protocol) {
-            (Protocol::TlsPassthrough, Protocol::Https) => Some(Pair { passed: a, ended: b }),
-            (Protocol::Https, Protocol::TlsPassthrough) => Some(Pair { passed: b, ended: a }),
-            _ => None,
-        },
+    found
+}
+
+/// Addresses that exactly one https and one `tls_passthrough` listener have, and no other of TCP.
+fn pairs(listeners: &[Listener]) -> Vec<Pair> {
+    let pair = |here: Here| match (&here.passed[..], &here.ended[..]) {
+        ([passed], [ended]) if !here.others => Some(Pair { passed: *passed, ended: *ended }),
         _ => None,
     };
-    by_address.into_values().filter_map(pair).collect()
+    by_address(listeners).into_values().filter_map(pair).collect()
 }
 
 /// Positions of the listeners that rightly have the address of an earlier one.
@@ -42,6 +55,7 @@ pub(super) fn seconds(listeners: &[Listener]) -> Vec<usize> {
 /// What two listeners of one address must agree on.
 pub(super) fn check(ctx: &mut Ctx<'_>, root: &Fields<'_>, config: &Config) {
     let written = items(root, "listeners");
+    chosen_by_the_system(ctx, &written, &config.listeners);
     for Pair { passed, ended } in pairs(&config.listeners) {
         let (Some(item), Some(other)) = (written.get(passed), written.get(ended)) else { continue };
         let (passed, ended) = (&config.listeners[passed], &config.listeners[ended]);
@@ -61,6 +75,22 @@ pub(super) fn check(ctx: &mut Ctx<'_>, root: &Fields<'_>, config: &Config) {
                 Fault::error(&at.unwrap_or_else(|| item.clone()), "proxy-protocol-differs", message)
                     .help("it is read before the name is known: write the same at both"),
             );
+        }
+    }
+}
+
+/// With port 0 a pair gets one port; with more of either nobody could tell who is with whom.
+fn chosen_by_the_system(ctx: &mut Ctx<'_>, written: &[At<'_>], listeners: &[Listener]) {
+    for (address, here) in by_address(listeners) {
+        let unclear = here.passed.len().max(here.ended.len()) > 1;
+        if address.port() != 0 || !unclear || here.passed.is_empty() || here.ended.is_empty() {
+            continue;
+        }
+        let last = here.passed.last().max(here.ended.last());
+        if let Some(at) = last.and_then(|index| written.get(*index)).and_then(|item| field(item, "bind")) {
+            let message =
+                "an https and a tls_passthrough listener of one address share it, and here are more than two";
+            ctx.push(Fault::error(&at, "bound-twice", message).help("give them ports"));
         }
     }
 }

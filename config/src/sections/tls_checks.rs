@@ -2,7 +2,7 @@
 
 use super::{field, items};
 use crate::{
-    model::{Acme, Challenge, Config, Listener, OnDemand, Protocol, Route},
+    model::{Acme, Challenge, Config, HostMatch, Listener, OnDemand, Protocol, Route},
     read::{At, Ctx, Fault, Fields},
 };
 
@@ -27,7 +27,7 @@ pub(super) fn check(ctx: &mut Ctx<'_>, root: &Fields<'_>, config: &Config) {
             continue;
         }
         wildcards(ctx, item, route, config);
-        redirect(ctx, item, route, &config.listeners);
+        redirect(ctx, item, route, config);
         hsts(ctx, item, route, &config.listeners);
         client(ctx, item, route, &config.listeners);
     }
@@ -166,9 +166,11 @@ fn wildcards(ctx: &mut Ctx<'_>, item: &At<'_>, route: &Route, config: &Config) {
     }
 }
 
-fn redirect(ctx: &mut Ctx<'_>, item: &At<'_>, route: &Route, listeners: &[Listener]) {
+fn redirect(ctx: &mut Ctx<'_>, item: &At<'_>, route: &Route, config: &Config) {
+    let listeners = &config.listeners;
     let (Some(at), Some(_)) = (field(item, "redirect"), &route.redirect) else { return };
     if listeners.iter().any(|listener| is_served_on(route, listener) && listener.protocol == Protocol::Http) {
+        tunnels_first(ctx, &at, route, config);
         if let Some(at) = field(item, "timeout") {
             ctx.push(
                 Fault::warning(&at, "no-effect", "timeout has no effect: nothing is waited for")
@@ -183,6 +185,34 @@ fn redirect(ctx: &mut Ctx<'_>, item: &At<'_>, route: &Route, listeners: &[Listen
         "add an http listener: { name: NAME, bind: \"0.0.0.0:80\" }"
     };
     ctx.push(Fault::error(&at, "redirect-nowhere", "nobody who comes here speaks plain http").help(help));
+}
+
+/// A live tunnel's host is more specific than "every host": it is served in plain, not sent to https.
+fn tunnels_first(ctx: &mut Ctx<'_>, at: &At<'_>, route: &Route, config: &Config) {
+    let tunnels = &config.tunnels;
+    let known = tunnels.serve && config.frps.iter().any(|server| server.admin.is_some());
+    if !known || route.matches.hosts.iter().any(|host| matches!(host, HostMatch::Exact(_))) {
+        return;
+    }
+    let also = |listener: &&Listener| {
+        let served = tunnels.listeners.is_empty() || tunnels.listeners.contains(&listener.name);
+        served && listener.protocol == Protocol::Http && is_served_on(route, listener)
+    };
+    let Some(listener) = config.listeners.iter().find(also) else { return };
+    let by_https: Vec<&str> = config
+        .listeners
+        .iter()
+        .filter(|listener| listener.protocol == Protocol::Https)
+        .map(|listener| listener.name.as_str())
+        .collect();
+    let message = format!(
+        "hosts of live tunnels are served on \"{}\" all the same: they are more specific",
+        listener.name
+    );
+    ctx.push(Fault::warning(at, "tunnels-first", message).help(match by_https[..] {
+        [] => "say where else tunnels are served: tunnels: { listeners: [NAME] }".to_owned(),
+        _ => format!("serve tunnels by https alone: tunnels: {{ listeners: [{}] }}", by_https.join(", ")),
+    }));
 }
 
 /// The https listeners that a route is served on.
