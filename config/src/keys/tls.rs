@@ -92,7 +92,7 @@ pub(crate) static HTTP2: Section = Section {
 
 pub(crate) static REDIRECT: Section = Section {
     title: "routes[].redirect",
-    about: "The same host, path and query by https; on `http` listeners alone. Short form: `redirect: https`.",
+    about: "The same host, path and query by https, for visitors who come without TLS; others don't match the route. Short form: `redirect: https`.",
     keys: &[
         required("to", Kind::Word(&["https"], &[]), "Where to."),
         optional("port", PORT, "Port in the new address; without it, 443, which isn't written."),

@@ -316,8 +316,8 @@ pub struct Route {
     pub matches: RouteMatch,
     /// Where it goes; weights are shares. At least one, unless [`Self::redirect`].
     pub pools: Vec<WeightedPool>,
-    /// Visitors are sent elsewhere, on `http` listeners alone; on others the route isn't served. `None` = they are
-    /// served by `pools`.
+    /// Visitors who come without TLS are sent elsewhere; others don't match the route. `None` = they are served by
+    /// `pools`.
     pub redirect: Option<Redirect>,
     /// Browsers shall come by https from now on; `None` = nothing is said.
     pub hsts: Option<Hsts>,
