@@ -9,26 +9,28 @@
 //!
 //! SIGUSR2 or `POST /api/v1/upgrade`: the program is started anew and given the listening sockets themselves
 //! (`successor`, `predecessor`, over a `channel`). Both accept from the same queues for a moment, so nobody is
-//! refused or reset. Then the old process drains and exits 0. Until the new one accepts, nothing is final: whatever goes
+//! refused or reset. Relayed frpc pass on as sockets (`pass_on`, `take_over`). Then the old process drains and exits 0. Until the new one accepts, nothing is final: whatever goes
 //! wrong, the old one serves on.
 
 mod activation;
 mod admin_server;
 mod channel;
 mod life;
+mod pass_on;
 mod predecessor;
 mod signals;
 mod successor;
+mod take_over;
 pub mod upgrade;
 
-use std::{collections::BTreeSet, io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{runtime::Builder, time::sleep};
 
 use self::{
     admin_server::Admin, life::Life, predecessor::Predecessor, signals::Signals, successor::Program,
-    upgrade::Upgrades,
+    take_over::TakeOver, upgrade::Upgrades,
 };
 use crate::{
     admin::App,
@@ -36,7 +38,6 @@ use crate::{
     control::{
         Fault, Gate, Handle,
         clients::RelayedClients,
-        event::Memory,
         hooks,
         migration::{Migrations, Mover},
         reload::{self, Content},
@@ -205,8 +206,15 @@ async fn serve(
     )?;
     let mover =
         Mover { migrations, board: handle.board(), published: Arc::clone(&published), audit: audit.clone() };
+    let taker = mover.clone();
     let (upgrades, asked) = Upgrades::new();
-    let app = App { control: handle.clone(), published, metrics: Arc::new(metrics), mover, upgrades };
+    let app = App {
+        control: handle.clone(),
+        published: Arc::clone(&published),
+        metrics: Arc::new(metrics),
+        mover,
+        upgrades,
+    };
     let mut admin = Admin::new(admin, app);
     // While another process serves, it is the one to ask.
     if predecessor.is_none() {
@@ -227,24 +235,28 @@ async fn serve(
             memory = predecessor.prepared() => memory.map_err(system("the old process"))?,
             () = signals.end() => return Err(StartError::Cancelled),
         };
+        let taking = TakeOver {
+            predecessor: Arc::clone(&predecessor),
+            handle: handle.clone(),
+            workers: Arc::clone(&workers),
+            mover: taker,
+        };
+        // Before anybody is let in: it may belong to one of them.
+        let cuts = taking.expect(&memory.relays);
         handle.remember(memory).await;
         process.gate.allow();
         process.gate.opened().await;
         admin.start();
         predecessor.serving().await;
         tracing::info!("upgraded: this process serves now");
-        let handle = handle.clone();
-        tokio::spawn(async move {
-            // What operators want they tell this process by now.
-            let last = Memory { drains: BTreeSet::new(), ..predecessor.left().await };
-            handle.remember(last).await;
-        });
+        tokio::spawn(taking.run(cuts));
     }
     tokio::spawn(reload::watch(path.to_owned(), seen, handle.clone()));
     tokio::spawn(tell_ready(handle.clone(), process.clone()));
     let mut life = Life {
         handle,
         workers,
+        published,
         process,
         plugin,
         access_log,

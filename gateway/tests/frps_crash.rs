@@ -7,6 +7,8 @@
     reason = "a failed test shows why, and a good one what it measured"
 )]
 
+#[path = "common/clients.rs"]
+mod clients;
 #[path = "common/control.rs"]
 mod control;
 #[path = "common/ledger.rs"]
@@ -29,16 +31,7 @@ const RATE: u32 = 500;
 const CLIENTS: usize = 6;
 
 async fn fleet(site: &Site, ledger: &Ledger) -> Vec<Frpc> {
-    let mut clients = Vec::new();
-    for n in 0..CLIENTS {
-        let proxy = Proxy::http("web", app("app", ledger).await, &[&format!("h{n}.test")]);
-        clients.push(site.frpc(site.options(&format!("u{n}"), vec![proxy])).await);
-        until("its host to be served", SOON, async || {
-            (http::get(site.world.web, &format!("h{n}.test"), "/").await.ok()?.status == 200).then_some(())
-        })
-        .await
-        .unwrap_or_else(|error| panic!("{error}\n{}", site.world.gateway().log()));
-    }
+    let clients = clients::fleet(site, ledger, CLIENTS).await;
     assert!(site.spread().await.values().all(|count| *count == 2), "{:?}", site.spread().await);
     clients
 }

@@ -7,6 +7,8 @@
     reason = "a failed test shows why, and a good one what it measured"
 )]
 
+#[path = "common/clients.rs"]
+mod clients;
 #[path = "common/control.rs"]
 mod control;
 #[path = "common/ledger.rs"]
@@ -16,53 +18,25 @@ mod takeover;
 
 use std::{
     collections::BTreeMap,
-    process::Stdio,
     time::{Duration, Instant},
 };
 
+use clients::{command, fleet, served};
 use control::Site;
 use frp_gateway_loadtest::{
     http,
-    lab::{Frpc, Proxy, until},
+    lab::{Proxy, until},
 };
 use futures_util::{SinkExt, StreamExt};
-use ledger::{Ledger, app, visit};
-use takeover::{BINARY, SOON};
-use tokio::{net::TcpStream, process::Command};
+use ledger::{Ledger, visit};
+use takeover::SOON;
+use tokio::net::TcpStream;
 use tokio_tungstenite::{
     client_async,
     tungstenite::{Message, protocol::frame::coding::CloseCode},
 };
 
 const CLIENTS: usize = 6;
-
-async fn served(site: &Site, host: &str) {
-    until(&format!("{host} to be served"), SOON, async || {
-        (http::get(site.world.web, host, "/").await.ok()?.status == 200).then_some(())
-    })
-    .await
-    .unwrap_or_else(|error| panic!("{error}\n{}", site.world.gateway().log()));
-}
-
-async fn fleet(site: &Site, ledger: &Ledger) -> Vec<Frpc> {
-    let mut clients = Vec::new();
-    for n in 0..CLIENTS {
-        let proxy = Proxy::http("web", app("app", ledger).await, &[&format!("h{n}.test")]);
-        clients.push(site.frpc(site.options(&format!("u{n}"), vec![proxy])).await);
-        served(site, &format!("h{n}.test")).await;
-    }
-    clients
-}
-
-/// Runs a command against the gateway; exit code, output.
-async fn command(site: &Site, arguments: &[&str]) -> (i32, String) {
-    let mut command = Command::new(BINARY);
-    command.args(arguments).arg("--admin").arg(format!("http://{}", site.world.gateway().admin()));
-    let ended = command.stdin(Stdio::null()).output().await.expect("it runs");
-    let text =
-        format!("{}{}", String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
-    (ended.status.code().unwrap_or(-1), text)
-}
 
 fn spread(all: &[(&str, usize)]) -> BTreeMap<String, usize> {
     all.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
@@ -72,7 +46,7 @@ fn spread(all: &[(&str, usize)]) -> BTreeMap<String, usize> {
 async fn an_frps_is_drained_and_filled_again_under_load_and_no_request_fails() {
     let site = Site::start(&["a", "b", "c"], "place: least_clients", "").await;
     let ledger = Ledger::default();
-    let _clients = fleet(&site, &ledger).await;
+    let _clients = fleet(&site, &ledger, CLIENTS).await;
     let (account, (took, told)) = visit(site.world.web, CLIENTS, 500, async {
         tokio::time::sleep(Duration::from_millis(500)).await; // load before it begins
         let begun = Instant::now();

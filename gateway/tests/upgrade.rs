@@ -4,6 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests are outside of them")]
 
 mod common;
+#[path = "common/generations.rs"]
+mod generations;
 #[path = "common/takeover.rs"]
 mod takeover;
 #[path = "common/visitors.rs"]
@@ -22,36 +24,14 @@ use frp_gateway_loadtest::{
     http,
     lab::{Gateway, GatewayOptions, Proxy, Relay, Weather, until},
 };
-use rustix::process::{Pid, Signal, kill_process};
+use generations::{Successors, runs, signal, started};
+use rustix::process::Signal;
 use serde_json::Value;
 use takeover::{World, app};
 use tokio::process::Command;
 use visitors::{SOON, Visitors};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_frp-gateway");
-
-/// Processes that are nobody's child here: killed at the end whatever happens.
-#[derive(Default)]
-struct Successors(Vec<u32>);
-
-impl Drop for Successors {
-    fn drop(&mut self) {
-        for &pid in &self.0 {
-            signal(pid, Signal::KILL);
-        }
-    }
-}
-
-fn signal(pid: u32, signal: Signal) -> bool {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process id");
-    kill_process(pid, signal).is_ok()
-}
-
-/// Whether it runs: one that has ended and whom nobody waited for doesn't.
-fn runs(pid: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with('Z'))
-}
 
 async fn waits_for(what: &str, gateway: &Gateway, mut condition: impl AsyncFnMut() -> bool) {
     let reached = until(what, SOON, async || condition().await.then_some(())).await;
@@ -61,13 +41,6 @@ async fn waits_for(what: &str, gateway: &Gateway, mut condition: impl AsyncFnMut
 /// How often `text` has been logged, by all generations.
 fn logged(gateway: &Gateway, text: &str) -> usize {
     gateway.log().matches(text).count()
-}
-
-/// Process ids of the new processes, in order.
-fn started(gateway: &Gateway) -> Vec<u32> {
-    let log = gateway.log();
-    let lines = log.lines().filter(|line| line.contains("upgrade: the new process starts"));
-    lines.map(|line| line.split("pid=").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap()).collect()
 }
 
 /// `frp-gateway upgrade`, against the gateway's admin port: exit code, what it prints, what it complains about.

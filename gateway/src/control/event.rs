@@ -6,7 +6,10 @@ use frp_gateway_config::model::Config;
 use lb_algos::Tick;
 use serde::{Deserialize, Serialize};
 
-use super::state::{Fault, ServerKey};
+use super::{
+    relays::Inheritance,
+    state::{Fault, ServerKey},
+};
 use crate::frps::{Listing, Proxy, ProxyKind};
 
 /// What a process knows of an frps, for the one after it.
@@ -34,6 +37,8 @@ pub struct Memory {
     pub hosts: Vec<(String, u64)>,
     /// frps that an operator wants emptied.
     pub drains: BTreeSet<String>,
+    /// Who is relayed where.
+    pub relays: Inheritance,
 }
 
 /// Input of the reducer.

@@ -17,7 +17,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use self::plan::{belongs, endpoints, is_unmovable};
-use super::{directory::Phase, task::Board};
+use super::{
+    directory::{Phase, Tunnel},
+    task::Board,
+};
 use crate::{
     snapshot::{Endpoint, Published},
     telemetry::audit::AuditHandle,
@@ -31,6 +34,10 @@ const LOOK: Duration = Duration::from_millis(5);
 const IDLE: Duration = Duration::from_millis(500);
 /// Pause after a move that failed, and between the moves of a rebalance.
 const PAUSE: Duration = Duration::from_secs(1);
+/// A client that is back on its frps so long has its tunnels from this time, even if they are listed as before.
+const DOUBT: Duration = Duration::from_secs(3);
+/// Between clients that are brought over and have no tunnels to wait for.
+const PACE: Duration = Duration::from_millis(50);
 /// Without a twin, new requests are held no longer than this for those in flight to end; then they go on for a while.
 const WINDOW: Duration = Duration::from_millis(1500);
 
@@ -176,6 +183,8 @@ pub struct Mover {
     pub audit: AuditHandle,
 }
 
+type Tunnels = BTreeMap<Arc<str>, Arc<Tunnel>>;
+
 /// What came of one move.
 #[derive(Debug, PartialEq, Eq)]
 enum Moved {
@@ -242,10 +251,34 @@ impl Mover {
                 tokio::time::sleep(IDLE).await;
                 continue;
             };
-            if self.moved(&frps, client).await == Moved::Lost {
+            if self.moved(&frps, client, self.deadline()).await == Moved::Lost {
                 tokio::time::sleep(PAUSE).await;
             }
         }
+    }
+
+    /// Brings those here that the process before this one relays still and can't hand on: one at a time, each when its requests here
+    /// have ended. They come back to this process, to any frps. That process has no visitors any more.
+    pub async fn fetch(&self) {
+        let deadline = self.deadline();
+        loop {
+            let relays = Arc::clone(&self.published.load().relays);
+            let Some(next) = relays.elsewhere().into_iter().next() else { return };
+            let known =
+                self.migrations.clients.of(&next.frps).into_iter().find(|client| client.id == next.id);
+            let client =
+                known.unwrap_or(Client { id: next.id, peer: next.peer, user: None, client_id: None });
+            // All together have as long as one has otherwise.
+            if self.moved(&next.frps, &client, deadline.max(Instant::now() + WINDOW)).await == Moved::Gone {
+                tokio::time::sleep(PACE).await;
+            }
+        }
+    }
+
+    /// When requests under way have had their time.
+    fn deadline(&self) -> Instant {
+        let timeout = self.board.load().config.as_ref().map(|config| config.runtime.drain_timeout);
+        Instant::now() + timeout.unwrap_or_default()
     }
 
     /// Moves clients from where there are more than their share, until none has, or a move fails.
@@ -265,7 +298,7 @@ impl Mover {
     async fn even_out(&self) -> Result<(), String> {
         loop {
             let Some((frps, client)) = self.surplus() else { return Ok(()) };
-            match self.moved(&frps, &client).await {
+            match self.moved(&frps, &client, self.deadline()).await {
                 Moved::To(to) if to == frps => {
                     return Err(format!(
                         "a client of {frps} came back there: its listener's rule (place, together) wants it so"
@@ -301,23 +334,20 @@ impl Mover {
         tunnels.map(|tunnel| tunnel.proxy.name.clone()).collect()
     }
 
-    async fn moved(&self, frps: &str, client: &Client) -> Moved {
+    async fn moved(&self, frps: &str, client: &Client, deadline: Instant) -> Moved {
         let begun = Instant::now();
-        let names: BTreeSet<Arc<str>> = {
+        let before: Tunnels = {
             let state = self.board.load();
             let table = state.frps.get(frps).map(|known| known.table.clone()).unwrap_or_default();
-            table
-                .iter()
-                .filter(|(_, tunnel)| belongs(tunnel, client))
-                .map(|(name, _)| Arc::clone(name))
-                .collect()
+            let theirs = table.iter().filter(|(_, tunnel)| belongs(tunnel, client));
+            theirs.map(|(name, tunnel)| (Arc::clone(name), Arc::clone(tunnel))).collect()
         };
-        let timeout = self.board.load().config.as_ref().map(|config| config.runtime.drain_timeout);
+        let names: BTreeSet<Arc<str>> = before.keys().cloned().collect();
         let (all, twins) = endpoints(&self.published.load(), frps, &names);
         let leaving = Leaving(all);
-        let in_flight = wait_for_the_last(&leaving, twins, begun + timeout.unwrap_or_default()).await;
+        let in_flight = wait_for_the_last(&leaving, twins, deadline).await;
         self.migrations.clients.cut(client.id);
-        let moved = self.appears(frps, client, &names).await;
+        let moved = self.appears(frps, client, &before).await;
         drop(leaving);
         self.migrations.note(frps, |progress| {
             progress.cut += u64::from(in_flight);
@@ -345,31 +375,38 @@ impl Mover {
     }
 
     /// Waits until the tunnels are up on another frps, or on this one again.
-    async fn appears(&self, frps: &str, client: &Client, names: &BTreeSet<Arc<str>>) -> Moved {
-        let end = Instant::now() + APPEAR;
+    async fn appears(&self, frps: &str, client: &Client, before: &Tunnels) -> Moved {
+        let begun = Instant::now();
+        let mut left: BTreeSet<&Arc<str>> = BTreeSet::new();
         loop {
-            if names.is_empty() && !self.migrations.clients.of(frps).iter().any(|other| other.id == client.id)
+            if before.is_empty()
+                && !self.migrations.clients.of(frps).iter().any(|other| other.id == client.id)
             {
                 return Moved::Gone;
             }
-            if !names.is_empty() {
+            if !before.is_empty() {
                 let state = self.board.load();
-                let up = |at: &str| {
-                    state.frps.get(at).is_some_and(|known| {
-                        names.iter().all(|name| {
-                            known.table.get(name).is_some_and(|tunnel| tunnel.phase == Phase::Live)
-                        })
-                    })
+                let live = |at: &str, name: &Arc<str>| {
+                    let tunnel = state.frps.get(at)?.table.get(name)?;
+                    (tunnel.phase == Phase::Live).then_some(tunnel)
                 };
-                let came = self.migrations.clients.of(frps).iter().any(|other| is_same(other, client));
+                let up = |at: &str| before.keys().all(|name| live(at, name).is_some());
+                left.extend(before.keys().filter(|name| live(frps, name).is_none()));
+                // What was there before the cut may be listed for a moment still.
+                let renewed = |(name, old): (&Arc<str>, &Arc<Tunnel>)| {
+                    left.contains(name) || live(frps, name).is_some_and(|tunnel| tunnel.proxy != old.proxy)
+                };
                 if let Some(to) = state.frps.keys().find(|other| *other != frps && up(other)) {
                     return Moved::To(to.clone());
                 }
-                if came && up(frps) {
+                if up(frps)
+                    && (before.iter().all(renewed) || begun.elapsed() >= DOUBT)
+                    && self.migrations.clients.of(frps).iter().any(|other| is_same(other, client))
+                {
                     return Moved::To(frps.to_owned());
                 }
             }
-            if Instant::now() >= end {
+            if begun.elapsed() >= APPEAR {
                 return Moved::Lost;
             }
             tokio::time::sleep(LOOK).await;

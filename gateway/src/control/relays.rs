@@ -16,9 +16,11 @@ use std::{
 use foldhash::fast::RandomState as FastState;
 use frp_gateway_config::model::{Place, Together};
 use lb_algos::Tick;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 
+pub use self::carried::{Carried, Inheritance, Salt};
 use super::place::{self, Candidate};
 use crate::{
     frp_wire::RunId,
@@ -33,7 +35,8 @@ const LOGS_IN: Duration = Duration::from_secs(3);
 const MOST_REMEMBERED: usize = 65_536;
 
 /// What a relayed connection is, as far as that is known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// A client's control connection; with `tcpMux` everything is in it.
     Control,
@@ -63,8 +66,8 @@ impl Kind {
     }
 }
 
-/// Keyed hash of a run id: of use in this process only.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// Keyed hash of a run id: of use in this process only, and in the one that an upgrade gives the key to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RunHash([u8; 16]);
 
 /// Why a connection was given up before it was relayed, as the `reason` label.
@@ -130,6 +133,8 @@ struct Entry {
     counted: bool,
     /// TLS or a websocket hid what it is when it was placed.
     hidden: bool,
+    /// The process before this one relays it still, under that number.
+    elsewhere: Option<u64>,
     cut: Arc<Notify>,
     probe: Arc<Notify>,
 }
@@ -179,6 +184,12 @@ struct Inner {
     waiting: HashMap<IpAddr, u32, FastState>,
     counts: HashMap<Pair, Counts, FastState>,
     refused: HashMap<Arc<str>, [u64; REFUSALS.len()], FastState>,
+    /// Key of the hashes.
+    salt: Salt,
+    /// By their numbers in the process before this one: those that it relays still or has handed on.
+    inherited: HashMap<u64, u64, FastState>,
+    /// Where that process is told whom to cut.
+    beyond: Option<mpsc::UnboundedSender<u64>>,
 }
 
 /// All relayed connections.
@@ -186,17 +197,11 @@ struct Inner {
 pub struct Relays {
     inner: Mutex<Inner>,
     next: AtomicU64,
-    salt: [u8; 32],
 }
 
 impl Default for Relays {
     fn default() -> Self {
-        let seeds = std::hash::RandomState::new();
-        let mut salt = [0; 32];
-        for (at, part) in salt.chunks_exact_mut(8).enumerate() {
-            part.copy_from_slice(&std::hash::BuildHasher::hash_one(&seeds, at).to_be_bytes());
-        }
-        Self { inner: Mutex::default(), next: AtomicU64::new(1), salt }
+        Self { inner: Mutex::default(), next: AtomicU64::new(1) }
     }
 }
 
@@ -283,7 +288,8 @@ impl Relays {
     /// The keyed hash of a run id.
     #[must_use]
     pub fn hash(&self, run_id: &RunId) -> RunHash {
-        let digest = Sha256::new().chain_update(self.salt).chain_update(run_id.expose()).finalize();
+        let salt = self.lock().salt.clone();
+        let digest = Sha256::new().chain_update(salt.expose()).chain_update(run_id.expose()).finalize();
         let mut hash = [0; 16];
         hash.copy_from_slice(&digest[..16]);
         RunHash(hash)
@@ -318,7 +324,7 @@ impl Relays {
         let untried: Vec<_> =
             request.frps.iter().filter(|frps| !tried.contains(&frps.live.name)).cloned().collect();
         let candidates: Vec<_> = untried.iter().map(|frps| candidate(frps, now)).collect();
-        let key = key(request, source);
+        let key = key(request.listener, request.together, request.kind, request.user, source);
         let session = inner.session(request, source, now);
         let (at, only_here) = match session {
             // Wherever it is: nobody else can serve it.
@@ -344,23 +350,10 @@ impl Relays {
         })?;
         let has_other = (0..untried.len()).any(|other| other != at && candidates[other].is_eligible());
         let frps = Arc::clone(&untried[at].live);
-        let id = self.next.fetch_add(1, Relaxed);
-        let cut = Arc::new(Notify::new());
-        let counted = request.kind.is_client();
-        if counted {
-            frps.placed(id, now);
-            if request.kind != Kind::Opaque {
-                inner.by_source.entry(source).or_default().insert(id);
-            }
-        }
-        if let Some(key) = &key {
-            inner.by_key.entry(key.clone()).or_default().insert(id);
-        }
         let counts = inner.counts.entry((Arc::clone(request.listener), Arc::clone(&frps.name))).or_default();
         counts.placed += 1;
-        counts.open += u64::from(counted);
         let info = RelayInfo {
-            id,
+            id: self.next.fetch_add(1, Relaxed),
             listener: Arc::clone(request.listener),
             frps: Arc::clone(&frps.name),
             kind: request.kind,
@@ -372,19 +365,10 @@ impl Relays {
             opened: wall,
             tls_ended: request.tls_ended,
         };
-        let probe = Arc::new(Notify::new());
-        let entry = Entry {
-            info,
-            frps: Arc::clone(&frps),
-            together: key,
-            counted,
-            hidden: request.kind == Kind::Opaque,
-            cut: Arc::clone(&cut),
-            probe: Arc::clone(&probe),
-        };
-        inner.entries.insert(id, entry);
+        let entry = Entry::new(info, &frps, key, request.kind == Kind::Opaque);
+        let registered = entry.registered(self);
+        inner.enter(entry, now);
         drop(inner);
-        let registered = Registered { relays: Arc::clone(self), id, cut, probe };
         Some(Placed { frps, only_here, has_other, registered })
     }
 
@@ -450,7 +434,7 @@ impl Relays {
         let (mut cut, mut spared) = (0, 0);
         for entry in hidden().filter(|entry| !Arc::ptr_eq(&entry.frps, &home)) {
             if now.duration_since(entry.info.opened).is_ok_and(|age| age >= fresh) {
-                entry.cut.notify_one();
+                inner.cut(entry);
                 cut += 1;
             } else {
                 spared += 1;
@@ -495,7 +479,9 @@ impl Relays {
             let is_same = |info: &RelayInfo| {
                 info.kind.is_client() && info.client_id == client_id && info.user.as_deref() == Some(user)
             };
-            let named = inner.entries.values().filter(|entry| is_same(&entry.info));
+            // One that another process relays can't be probed.
+            let here = inner.entries.values().filter(|entry| entry.elsewhere.is_none());
+            let named = here.filter(|entry| is_same(&entry.info));
             rivals.extend(named.map(|entry| entry.info.id));
         }
         rivals.retain(|id| Some(*id) != but);
@@ -548,13 +534,18 @@ impl Relays {
         all
     }
 
-    /// Cuts a connection, both sides; whether there is one. Its frpc dials again at once.
+    /// Cuts a connection, both sides; whether there is one. Its frpc dials again at once. One that the process before this one
+    /// relays is forgotten here: that process is told.
     pub fn cut(&self, id: u64) -> bool {
-        let cut = self.lock().entries.get(&id).map(|entry| Arc::clone(&entry.cut));
-        cut.is_some_and(|cut| {
-            cut.notify_one();
-            true
-        })
+        let inner = self.lock();
+        let Some(entry) = inner.entries.get(&id) else { return false };
+        inner.cut(entry);
+        let is_here = entry.elsewhere.is_none();
+        drop(inner);
+        if !is_here {
+            self.remove(id);
+        }
+        true
     }
 
     /// What was counted, by listener and frps, sorted.
@@ -619,7 +610,49 @@ impl Relays {
     }
 }
 
+impl Entry {
+    fn new(info: RelayInfo, frps: &Arc<FrpsLive>, together: Option<Key>, hidden: bool) -> Self {
+        let (cut, probe) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let counted = info.kind.is_client();
+        Self { info, frps: Arc::clone(frps), together, counted, hidden, elsewhere: None, cut, probe }
+    }
+
+    fn registered(&self, relays: &Arc<Relays>) -> Registered {
+        let (cut, probe) = (Arc::clone(&self.cut), Arc::clone(&self.probe));
+        Registered { relays: Arc::clone(relays), id: self.info.id, cut, probe }
+    }
+}
+
 impl Inner {
+    /// Counts it, and makes it known by all that it can be found by.
+    fn enter(&mut self, entry: Entry, now: Tick) {
+        let Entry { info, frps, .. } = &entry;
+        if entry.counted {
+            frps.placed(info.id, now);
+            self.counts.entry((Arc::clone(&info.listener), Arc::clone(&info.frps))).or_default().open += 1;
+            if info.kind != Kind::Opaque {
+                self.by_source.entry(info.peer.ip().to_canonical()).or_default().insert(info.id);
+            }
+        }
+        if let Some(key) = &entry.together {
+            self.by_key.entry(key.clone()).or_default().insert(info.id);
+        }
+        if let Some(local) = info.local {
+            self.by_local.insert((Arc::clone(&info.frps), local), info.id);
+        }
+        self.entries.insert(info.id, entry);
+    }
+
+    /// Has it cut, wherever it is relayed.
+    fn cut(&self, entry: &Entry) {
+        match (entry.elsewhere, &self.beyond) {
+            // Where the other process is gone, so is the connection.
+            (Some(there), Some(beyond)) => drop(beyond.send(there)),
+            (Some(_), None) => {}
+            (None, _) => entry.cut.notify_one(),
+        }
+    }
+
     /// Where the session of a work connection is, and whether that is sure. `None`: it is no work connection, or nobody knows.
     fn session(&self, request: &Request<'_>, source: IpAddr, now: Tick) -> Option<(Arc<FrpsLive>, bool)> {
         match request.kind {
@@ -671,10 +704,16 @@ fn candidate(frps: &FrpsHandle, now: Tick) -> Candidate {
     }
 }
 
-fn key(request: &Request<'_>, source: IpAddr) -> Option<Key> {
-    let listener = Arc::clone(request.listener);
-    match (request.together, request.user) {
-        _ if !request.kind.is_client() => None,
+fn key(
+    listener: &Arc<str>,
+    together: Together,
+    kind: Kind,
+    user: Option<&str>,
+    source: IpAddr,
+) -> Option<Key> {
+    let listener = Arc::clone(listener);
+    match (together, user) {
+        _ if !kind.is_client() => None,
         (Together::Nobody, _) => None,
         (Together::User, Some(user)) => Some(Key::User(listener, user.to_owned())),
         (Together::User, None) | (Together::SourceIp, _) => Some(Key::Source(listener, source)),
@@ -685,5 +724,6 @@ fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
+mod carried;
 #[cfg(test)]
 mod tests;

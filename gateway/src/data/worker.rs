@@ -6,7 +6,11 @@ use std::{
     io,
     net::SocketAddr,
     rc::Rc,
-    sync::{Arc, mpsc as std_mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+        mpsc as std_mpsc,
+    },
     task::{Context, Waker},
     thread,
     time::{Duration, Instant},
@@ -16,7 +20,7 @@ use arc_swap::{ArcSwap, Cache};
 use lb_algos::Rng;
 use tokio::{
     runtime::{Builder, LocalOptions},
-    sync::{Notify, mpsc, oneshot},
+    sync::{Notify, mpsc, oneshot, watch},
     task::{AbortHandle, spawn_local},
 };
 
@@ -25,6 +29,7 @@ use super::{
     access_log::AccessLogHandle,
     buffer::Buffers,
     exchange::Scratch,
+    frp::hand_on::{self, Handing, Offer, Parcel},
     hold::Lines,
     l4::udp::Desk,
     listener::{self, Bound, Stop},
@@ -62,6 +67,12 @@ enum Command {
     },
     /// Something was published: those who wait for it look again.
     News,
+    /// Relayed clients offer themselves here.
+    HandOn(mpsc::Sender<Offer>),
+    /// One that another process has handed on.
+    TakeOver(Box<Parcel>),
+    /// Whoever is left, ends.
+    End(oneshot::Sender<u64>),
 }
 
 /// What becomes of the listening sockets when everything ends.
@@ -78,6 +89,9 @@ pub enum Leaving {
 pub struct Workers {
     commands: Vec<mpsc::UnboundedSender<Command>>,
     connections: Arc<Shards<Counter>>,
+    background: Arc<Shards<Counter>>,
+    /// Who gets the next connection of another process.
+    turn: AtomicUsize,
 }
 
 impl Workers {
@@ -87,12 +101,13 @@ impl Workers {
     /// A thread or its runtime can't be made.
     pub fn start(count: usize, published: &Published, access_log: &AccessLogHandle) -> io::Result<Self> {
         let connections = Arc::new(Shards::new(count));
+        let background = Arc::new(Shards::new(count));
         let mut commands = Vec::with_capacity(count);
         for index in 0..count {
             let (sender, receiver) = mpsc::unbounded_channel();
             let (started, starting) = std_mpsc::channel();
-            let (published, access_log, connections) =
-                (Arc::clone(published), access_log.clone(), Arc::clone(&connections));
+            let (published, access_log) = (Arc::clone(published), access_log.clone());
+            let counters = (Arc::clone(&connections), Arc::clone(&background));
             thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
                 let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
                 let runtime = match runtime {
@@ -105,13 +120,13 @@ impl Workers {
                         return;
                     }
                 };
-                let worker = Rc::new(Worker::new(WorkerId(index), published, access_log, connections));
+                let worker = Rc::new(Worker::new(WorkerId(index), published, access_log, counters));
                 runtime.block_on(run(worker, receiver));
             })?;
             starting.recv().map_err(|_gone| io::Error::other("a worker thread ended at start"))??;
             commands.push(sender);
         }
-        Ok(Self { commands, connections })
+        Ok(Self { commands, connections, background, turn: AtomicUsize::new(0) })
     }
 
     /// Number of threads.
@@ -143,28 +158,59 @@ impl Workers {
         }
     }
 
-    /// Ends everything, letting exchanges finish `within` that time. Returns the number of connections cut.
+    /// Ends everything, letting exchanges finish `within` that time. Returns the number of connections cut. Where another process
+    /// serves already, clients of an `frp` listener stay, to be handed on: see [`Self::hand_on`], [`Self::end`].
     pub async fn drain(&self, within: Duration, leaving: Leaving) -> u64 {
+        self.ask(|done| Command::Drain { within, leaving, done }).await
+    }
+
+    /// Has relayed clients offer themselves to another process, those that come later too.
+    pub fn hand_on(&self, to: &mpsc::Sender<Offer>) {
+        for worker in &self.commands {
+            drop(worker.send(Command::HandOn(to.clone())));
+        }
+    }
+
+    /// Takes a client over from another process.
+    pub fn take_over(&self, parcel: Parcel) {
+        let turn = self.turn.fetch_add(1, Relaxed) % self.commands.len().max(1);
+        if let Some(worker) = self.commands.get(turn) {
+            drop(worker.send(Command::TakeOver(Box::new(parcel))));
+        }
+    }
+
+    /// Cuts whatever is left; how much that was.
+    pub async fn end(&self) -> u64 {
+        self.ask(Command::End).await
+    }
+
+    async fn ask(&self, command: impl Fn(oneshot::Sender<u64>) -> Command) -> u64 {
         let waits: Vec<_> = self
             .commands
             .iter()
             .map(|worker| {
                 let (done, wait) = oneshot::channel();
-                drop(worker.send(Command::Drain { within, leaving, done }));
+                drop(worker.send(command(done)));
                 wait
             })
             .collect();
-        let mut cut = 0;
+        let mut all = 0;
         for wait in waits {
-            cut += wait.await.unwrap_or_default();
+            all += wait.await.unwrap_or_default();
         }
-        cut
+        all
     }
 
     /// Visitor connections open now.
     #[must_use]
     pub fn connections(&self) -> u64 {
         self.connections.sum(|count| count)
+    }
+
+    /// Connections of clients open now, those included that have not logged in.
+    #[must_use]
+    pub fn clients(&self) -> u64 {
+        self.background.sum(|count| count)
     }
 }
 
@@ -199,7 +245,10 @@ pub struct Worker {
     policies: RefCell<Vec<Option<Box<PolicyState>>>>,
     /// Those of [`Pool::auto`](crate::snapshot::Pool::auto) pools: their slots are a series of their own.
     tunnel_policies: RefCell<Vec<Option<Box<PolicyState>>>>,
+    /// Where relayed clients offer themselves to another process.
+    pub handing: Handing,
     connections: Arc<Shards<Counter>>,
+    background: Arc<Shards<Counter>>,
     open: RefCell<HashMap<u64, (Rc<Presence>, AbortHandle), foldhash::fast::RandomState>>,
     next_connection: Cell<u64>,
     draining: Cell<bool>,
@@ -252,7 +301,7 @@ impl Worker {
         id: WorkerId,
         published: Published,
         access_log: AccessLogHandle,
-        connections: Arc<Shards<Counter>>,
+        (connections, background): (Arc<Shards<Counter>>, Arc<Shards<Counter>>),
     ) -> Self {
         let seed = foldhash::fast::RandomState::default();
         let seed = std::hash::BuildHasher::hash_one(&seed, id.0);
@@ -271,7 +320,9 @@ impl Worker {
             scratch: RefCell::default(),
             policies: RefCell::default(),
             tunnel_policies: RefCell::default(),
+            handing: watch::Sender::new(None),
             connections,
+            background,
             open: RefCell::default(),
             next_connection: Cell::new(0),
             draining: Cell::new(false),
@@ -361,15 +412,15 @@ impl Worker {
     pub fn put_in_background(&self, presence: &Presence) {
         if !presence.background.replace(true) {
             self.connections.of(self.id).dec();
+            self.background.of(self.id).inc();
         }
     }
 
     /// Forgets a connection.
     pub fn leave(&self, number: u64) {
-        if let Some((presence, _)) = self.open.borrow_mut().remove(&number)
-            && !presence.background.get()
-        {
-            self.connections.of(self.id).dec();
+        if let Some((presence, _)) = self.open.borrow_mut().remove(&number) {
+            let counters = if presence.background.get() { &self.background } else { &self.connections };
+            counters.of(self.id).dec();
         }
     }
 
@@ -438,6 +489,20 @@ impl Worker {
         handles.len() as u64
     }
 
+    /// Cuts these, and waits until what they leave behind is in order, as it must be before the process may end: the reset of a
+    /// connection that was cut, its line in the access log.
+    async fn cut_and_wait(&self, chosen: impl Fn(&Presence) -> bool) -> u64 {
+        let cut = self.cut(&chosen);
+        while self.has_any(&chosen) {
+            tokio::task::yield_now().await;
+        }
+        cut
+    }
+
+    fn has_any(&self, chosen: impl Fn(&Presence) -> bool) -> bool {
+        self.open.borrow().values().any(|(presence, _)| chosen(presence))
+    }
+
     fn sweep(&self) {
         let snapshot = self.snapshot();
         let known: HashSet<u64> = snapshot
@@ -502,7 +567,16 @@ async fn run(worker: Rc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>)
                 if leaving == Leaving::HandedOver {
                     desks.drain().flat_map(|(_, desks)| desks).for_each(|desk| desk.leave());
                 }
-                spawn_local(drain(Rc::clone(&worker), within, done));
+                spawn_local(drain(Rc::clone(&worker), within, leaving, done));
+            }
+            Some(Command::HandOn(to)) => drop(worker.handing.send_replace(Some(to))),
+            Some(Command::TakeOver(parcel)) => hand_on::unpack(&worker, *parcel),
+            Some(Command::End(done)) => {
+                let worker = Rc::clone(&worker);
+                spawn_local(async move {
+                    let cut = worker.cut_and_wait(|_| true).await;
+                    report(done, cut);
+                });
             }
         }
     }
@@ -519,9 +593,14 @@ async fn end_of_listener(worker: Rc<Worker>, slot: usize, within: Duration) {
 }
 
 /// Lets exchanges end, then cuts what is left.
-async fn drain(worker: Rc<Worker>, within: Duration, done: oneshot::Sender<u64>) {
+async fn drain(worker: Rc<Worker>, within: Duration, leaving: Leaving, done: oneshot::Sender<u64>) {
     worker.draining.set(true);
     worker.tell_to_close(|_| true);
+    let is_ours = |presence: &Presence| match leaving {
+        Leaving::Closing => true,
+        // These can go on elsewhere.
+        Leaving::HandedOver => !presence.background.get(),
+    };
     let begun = Instant::now();
     let grace = IDLE_GRACE.min(within);
     loop {
@@ -529,20 +608,17 @@ async fn drain(worker: Rc<Worker>, within: Duration, done: oneshot::Sender<u64>)
             worker.cut_idle(|_| true);
         }
         // Visitors' requests run through these: not before the last of them, of all workers, has ended.
-        if begun.elapsed() >= grace && worker.connections.sum(|count| count) == 0 {
+        if leaving == Leaving::Closing
+            && begun.elapsed() >= grace
+            && worker.connections.sum(|count| count) == 0
+        {
             worker.cut(|presence| presence.background.get());
         }
-        if worker.open.borrow().is_empty() && begun.elapsed() >= Duration::from_millis(20).min(within) {
+        if !worker.has_any(is_ours) && begun.elapsed() >= Duration::from_millis(20).min(within) {
             break;
         }
         if begun.elapsed() >= within {
-            let cut = worker.cut(|_| true);
-            // What they leave behind must be in order before the process may end: the reset of a connection that was cut,
-            // its line in the access log.
-            while !worker.open.borrow().is_empty() {
-                tokio::task::yield_now().await;
-            }
-            report(done, cut);
+            report(done, worker.cut_and_wait(is_ours).await);
             return;
         }
         tokio::time::sleep(DRAIN_POLL).await;

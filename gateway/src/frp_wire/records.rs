@@ -4,6 +4,8 @@
 //! login. With `tcpMux` the first thing a client writes is a yamux header alone, 12 bytes; without, a work connection writes some
 //! 40 bytes and a login more than 100. The sizes show in the record headers, which are in clear.
 
+use serde::{Deserialize, Serialize};
+
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
@@ -28,7 +30,7 @@ const WORK_MOST: usize = 130;
 const MOST_RECORDS: u8 = 8;
 
 /// Follows a client's TLS records until its purpose is known.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Records {
     header: Vec<u8>,
     /// Bytes of the present record that are still to come.

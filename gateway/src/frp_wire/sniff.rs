@@ -1,12 +1,15 @@
 //! Which wire a connection speaks, by its first bytes.
 
+use serde::{Deserialize, Serialize};
+
 use super::message::{MAGIC, V1_HEADER, V1_MOST};
 
 /// The request line of frpc's websocket, up to the end of its path.
 const WEBSOCKET: &[u8] = b"GET /~!frp";
 
 /// What a connection begins with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum First {
     /// Too few bytes to tell.
     NeedMore,

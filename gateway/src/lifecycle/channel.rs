@@ -6,7 +6,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufReader, BufWriter, IoSlice, IoSliceMut, Seek},
+    io::{self, BufReader, BufWriter, IoSlice, IoSliceMut, Seek, Write},
     mem::MaybeUninit,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
@@ -19,13 +19,10 @@ use rustix::{
         socketpair,
     },
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{io::Interest, net::UnixStream};
 
-use crate::{
-    control::event::Memory,
-    data::sockets::{Group, Label},
-};
+use crate::data::sockets::{Group, Label};
 
 /// Largest message, bytes.
 const MOST_BYTES: usize = 64 * 1024;
@@ -34,8 +31,12 @@ const MOST_TEXT: usize = 16 * 1024;
 /// Descriptors in one message; the system takes 253.
 const MOST_SOCKETS: usize = 64;
 
-/// What is said. From old to new: [`Self::Sockets`]…, [`Self::Begin`], [`Self::Serve`], [`Self::Left`]. From new to old:
-/// [`Self::Prepared`], [`Self::Serving`], or [`Self::Failed`] at any time.
+/// Clients in one message: two sockets each, and the file.
+pub(super) const MOST_CLIENTS: usize = (MOST_SOCKETS - 1) / 2;
+
+/// What is said. From old to new: [`Self::Sockets`]…, [`Self::Begin`], [`Self::Serve`], [`Self::Left`], [`Self::Clients`]…,
+/// [`Self::Fetch`]. From new to old: [`Self::Prepared`], [`Self::TakesClients`], [`Self::Serving`], a [`Self::Took`] for each
+/// `Clients`, [`Self::Cut`]…, [`Self::Fetched`]; or, until it serves, [`Self::Failed`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Message {
@@ -46,13 +47,27 @@ pub(super) enum Message {
     /// The configuration is in force and every server's tunnels are known: serving could begin.
     Prepared,
     /// Serve: the old process won't take back its sockets any more unless the new one fails. Comes with a file in memory:
-    /// what the old one knows of every frps, as JSON ([`Memory`]).
+    /// what the old one knows of every frps, as JSON ([`Memory`](crate::control::event::Memory)).
     Serve,
     /// Visitors are accepted. The old process may stop.
     Serving,
     /// The old process hears no plugin calls any more. Comes with the same as [`Self::Serve`]: what it heard meanwhile
     /// may be a reason to doubt.
     Left,
+    /// The new process knows what [`Self::Clients`] means.
+    TakesClients,
+    /// Relayed connections. Comes with a file in memory, a list of [`Handed`](crate::data::frp::hand_on::Handed) as JSON, and the
+    /// two sockets of each: the client's, and that to frps.
+    Clients,
+    /// These of them, by their numbers in the old process, are the new one's now; the others stay.
+    Took(Vec<u64>),
+    /// The old process has nothing left but clients that can't be handed on. Comes with a file in memory: an
+    /// [`Inheritance`](crate::control::relays::Inheritance) that names them.
+    Fetch,
+    /// Cut this one: its visitors wait for it here.
+    Cut(u64),
+    /// That was the last one.
+    Fetched,
     /// It can't be done; why.
     Failed(String),
     /// Something that another version says.
@@ -104,15 +119,24 @@ impl Channel {
         Ok(())
     }
 
-    /// Says `message` and what we know of the fleet.
+    /// Says `message` with a file in memory, `content` as JSON, and `sockets` behind it.
     ///
     /// # Errors
-    /// The other side is gone, or there is no memory.
-    pub(super) async fn send_memory(&self, message: &Message, memory: &Memory) -> io::Result<()> {
-        let mut file = File::from(memfd_create("memory", MemfdFlags::CLOEXEC)?);
-        serde_json::to_writer(BufWriter::new(&mut file), memory)?;
+    /// The other side is gone, or can't hold so many descriptors, or there is no memory.
+    pub(super) async fn send_file(
+        &self,
+        message: &Message,
+        content: &impl Serialize,
+        sockets: &[BorrowedFd<'_>],
+    ) -> io::Result<()> {
+        let mut file = File::from(memfd_create("upgrade", MemfdFlags::CLOEXEC)?);
+        let mut writer = BufWriter::new(&mut file);
+        serde_json::to_writer(&mut writer, content)?;
+        writer.flush()?;
+        drop(writer);
         file.rewind()?;
-        self.send_with(message, &[file.as_fd()]).await
+        let all: Vec<_> = std::iter::once(file.as_fd()).chain(sockets.iter().copied()).collect();
+        self.send_with(message, &all).await
     }
 
     async fn send_with(&self, message: &Message, sockets: &[BorrowedFd<'_>]) -> io::Result<()> {
@@ -164,12 +188,12 @@ impl Channel {
     }
 }
 
-/// Reads what came with [`Message::Serve`] or [`Message::Left`]; nothing where that makes no sense here.
-pub(super) fn memory_of(files: Vec<OwnedFd>) -> Memory {
-    let Some(file) = files.into_iter().next() else { return Memory::default() };
+/// Reads the file that came with a message; nothing where that makes no sense here.
+pub(super) fn content<T: DeserializeOwned + Default>(file: Option<OwnedFd>) -> T {
+    let Some(file) = file else { return T::default() };
     serde_json::from_reader(BufReader::new(File::from(file))).unwrap_or_else(|error| {
-        tracing::warn!(%error, "what the old process knows of its frps makes no sense to this one");
-        Memory::default()
+        tracing::warn!(%error, "what the other process tells makes no sense to this one");
+        T::default()
     })
 }
 

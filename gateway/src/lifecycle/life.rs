@@ -11,7 +11,7 @@ use tokio::{
 use super::{
     Ending,
     admin_server::Admin,
-    give_way,
+    give_way, pass_on,
     signals::{Ask, Signals},
     successor::{self, Program, Successor},
     upgrade::{Outcome, Refusal},
@@ -23,6 +23,7 @@ use crate::{
         worker::{Leaving, Workers},
     },
     frps::plugin::PluginState,
+    snapshot::Published,
     telemetry::audit::AuditHandle,
 };
 
@@ -33,6 +34,7 @@ const ADMIN_WAIT: Duration = Duration::from_secs(2);
 pub(super) struct Life {
     pub(super) handle: Handle,
     pub(super) workers: Arc<Workers>,
+    pub(super) published: Published,
     pub(super) process: Process,
     pub(super) plugin: Arc<PluginState>,
     pub(super) access_log: AccessLogHandle,
@@ -156,12 +158,9 @@ impl Life {
         }
         tracing::info!(connections = self.workers.connections(), ?within, "draining");
         let workers = Arc::clone(&self.workers);
+        let drained = drained(&workers, within, leaving, self.successor.as_ref(), &self.published);
         tokio::select! {
-            cut = workers.drain(within, leaving) => {
-                if cut > 0 {
-                    tracing::warn!(cut, "drain timed out");
-                }
-            }
+            () = drained => {}
             () = cut_short(&mut self.signals, leaving) => return self.cut(),
         }
         if leaving == Leaving::HandedOver {
@@ -176,6 +175,32 @@ impl Life {
         tracing::warn!(connections = self.workers.connections(), "second signal, stopped without drain");
         Ending::Cut
     }
+}
+
+/// Lets visitors' exchanges end. After an upgrade clients pass to the new process meanwhile, and this one ends when the last of them
+/// has gone.
+async fn drained(
+    workers: &Workers,
+    within: Duration,
+    leaving: Leaving,
+    successor: Option<&Successor>,
+    published: &Published,
+) {
+    let (told, served) = oneshot::channel();
+    let visitors = async {
+        let cut = workers.drain(within, leaving).await;
+        if cut > 0 {
+            tracing::warn!(cut, "drain timed out");
+        }
+        drop(told);
+    };
+    let clients = async {
+        if let Some(successor) = successor {
+            let relays = Arc::clone(&published.load().relays);
+            pass_on::clients(successor, workers, &relays, served).await;
+        }
+    };
+    tokio::join!(visitors, clients);
 }
 
 /// A signal during the drain. After an upgrade the first one asks for what is done already: it may be meant for the new

@@ -84,7 +84,7 @@ impl Predecessor {
         self.tell(&Message::Prepared).await;
         loop {
             match self.channel.receive().await? {
-                Some((Message::Serve, files)) => return Ok(channel::memory_of(files)),
+                Some((Message::Serve, files)) => return Ok(channel::content(files.into_iter().next())),
                 Some(_) => {}
                 None if self.is_gone().await => {
                     tracing::warn!(pid = self.pid, "the old process is gone, going on without it");
@@ -107,20 +107,15 @@ impl Predecessor {
         true
     }
 
-    /// Says that visitors are accepted.
+    /// Says that visitors are accepted, and that clients would be.
     pub(super) async fn serving(&self) {
+        self.tell(&Message::TakesClients).await;
         self.tell(&Message::Serving).await;
     }
 
-    /// Waits for the last that it has heard of its frps.
-    pub(super) async fn left(&self) -> Memory {
-        loop {
-            match self.channel.receive().await {
-                Ok(Some((Message::Left, files))) => return channel::memory_of(files),
-                Ok(Some(_)) => {}
-                Ok(None) | Err(_) => return Memory::default(),
-            }
-        }
+    /// The line, once we serve.
+    pub(super) fn channel(&self) -> &Channel {
+        &self.channel
     }
 
     /// Says why nothing comes of it.

@@ -104,6 +104,8 @@ pub(super) struct Successor {
     child: Child,
     channel: Channel,
     left: bool,
+    /// Clients can be handed on to it.
+    pub(super) takes_clients: bool,
     /// Its process id.
     pub(super) pid: u32,
 }
@@ -116,9 +118,14 @@ impl Successor {
 
     /// Tells it the last that we have heard of our frps.
     pub(super) async fn tell(&self, memory: &Memory) {
-        if let Err(error) = self.channel.send_memory(&Message::Left, memory).await {
+        if let Err(error) = self.channel.send_file(&Message::Left, memory, &[]).await {
             tracing::debug!(%error, "the new process is gone");
         }
+    }
+
+    /// The line, once it serves.
+    pub(super) fn channel(&self) -> &Channel {
+        &self.channel
     }
 }
 
@@ -159,8 +166,9 @@ pub(super) async fn start(
     let child = started.map_err(|source| Refusal::Start { path: program.path.clone(), source })?;
     let pid = child.id().unwrap_or_default();
     tracing::info!(pid, program = %program.path.display(), "upgrade: the new process starts");
-    let mut successor = Successor { child, channel, left: false, pid };
+    let mut successor = Successor { child, channel, left: false, takes_clients: false, pid };
     let (channel, child) = (&successor.channel, &mut successor.child);
+    let takes_clients = &mut successor.takes_clients;
     let talk = async {
         let mut sent = Ok(());
         for group in &groups {
@@ -178,24 +186,30 @@ pub(super) async fn start(
             Err(_) | Ok(()) => {}
         }
         drop(groups);
-        hear(channel, &Message::Prepared, child).await
+        hear(channel, &Message::Prepared, child, &mut false).await
     };
     timeout(within, talk).await.unwrap_or(Err(Refusal::Late(within)))?;
     let serve = async {
         // As late as possible: what happens to a tunnel from now on, the new process hears itself.
-        channel.send_memory(&Message::Serve, &control.memory().await).await?;
-        hear(channel, &Message::Serving, child).await
+        channel.send_file(&Message::Serve, &control.memory().await, &[]).await?;
+        hear(channel, &Message::Serving, child, takes_clients).await
     };
     timeout(SERVING_WAIT, serve).await.unwrap_or(Err(Refusal::Late(SERVING_WAIT)))?;
     Ok(successor)
 }
 
-/// Waits until the new process says `word`.
-async fn hear(channel: &Channel, word: &Message, child: &mut Child) -> Result<(), Refusal> {
+/// Waits until the new process says `word`, and notes whether it says that it takes clients.
+async fn hear(
+    channel: &Channel,
+    word: &Message,
+    child: &mut Child,
+    takes_clients: &mut bool,
+) -> Result<(), Refusal> {
     loop {
         match channel.receive().await? {
             Some((said, _)) if said == *word => return Ok(()),
             Some((Message::Failed(why), _)) => return Err(Refusal::Failed(why)),
+            Some((Message::TakesClients, _)) => *takes_clients = true,
             Some(_) => {}
             // Another program may have closed its standard input and live on.
             None => {

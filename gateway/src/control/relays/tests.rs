@@ -214,3 +214,93 @@ fn rivals_are_of_the_same_session_or_the_same_user_and_client_id_and_nobody_else
     assert!(rivals("u", "edge", Some(run)).is_empty());
     assert_eq!(world.relays.rivals("v", "edge", None, Some(other.registered.id)), [0u64; 0], "not itself");
 }
+
+/// The process after it, told what there is to know.
+fn next(old: &World) -> World {
+    let new = World { listener: Arc::clone(&old.listener), ..World::new(&["a", "b", "c"], old.together) };
+    new.told(old);
+    new
+}
+
+impl World {
+    fn told(&self, old: &Self) {
+        let told = serde_json::to_vec(&old.relays.inheritance()).unwrap();
+        let told = serde_json::from_slice(&told).unwrap();
+        let together = |name: &str| (*name == *self.listener).then_some(self.together);
+        self.relays.inherit(&told, &self.frps, together, Tick::from_nanos(1));
+    }
+
+    fn adopted(&self, carried: &Carried) -> Registered {
+        let frps = self.frps.iter().find(|frps| *frps.live.name == *carried.frps).unwrap();
+        self.relays.adopt(carried, &frps.live, self.together, Tick::from_nanos(1))
+    }
+
+    fn clients(&self) -> Vec<(Option<String>, String)> {
+        self.relays.all().into_iter().map(|info| (info.user, info.frps.to_string())).collect()
+    }
+}
+
+#[test]
+fn the_next_process_knows_all_clients_before_it_has_them_and_counts_them_once() {
+    let old = World::new(&["a", "b", "c"], Together::User);
+    let users = ["u", "v", "u", "w"];
+    let logins: Vec<_> = (0..)
+        .zip(users)
+        .map(|(port, user)| old.place(&old.request(Kind::Control, peer(1, port), Some(user)), &[]).unwrap())
+        .collect();
+    let new = next(&old);
+    assert_eq!(new.clients(), old.clients());
+    assert_eq!(new.relays.elsewhere().len(), 4);
+    let another = new.place(&new.request(Kind::Control, peer(9, 9), Some("u")), &[]).unwrap();
+    assert_eq!(another.frps.name, logins[0].frps.name, "together, wherever they are");
+    drop(another);
+
+    let told = old.relays.inheritance().relays;
+    let adopted: Vec<_> = told.iter().map(|carried| new.adopted(carried)).collect();
+    assert!(new.relays.elsewhere().is_empty());
+    assert_eq!(new.clients(), old.clients());
+    let open: u64 = new.relays.counts().iter().map(|(_, counts)| counts.open).sum();
+    assert_eq!(open, 4);
+    new.told(&old);
+    assert_eq!(new.clients(), old.clients(), "told again, nothing is there twice");
+    drop(adopted);
+    new.relays.alone();
+    assert!(new.relays.all().is_empty() && new.frps.iter().all(|frps| frps.live.clients() == 0));
+}
+
+#[test]
+fn work_connections_find_a_session_that_is_still_in_the_process_before() {
+    let old = World::new(&["a", "b", "c"], Together::Nobody);
+    let mut logins = Vec::new();
+    for n in 0..6u16 {
+        let login = old.place(&old.request(Kind::ControlWithoutMux, peer(1, n), Some("u")), &[]).unwrap();
+        old.relays.logged_in(login.registered.id, old.relays.hash(&RunId::new(format!("run-{n}")).unwrap()));
+        logins.push(login);
+    }
+    let hidden = old.place(&old.request(Kind::Opaque, peer(7, 1), None), &[]).unwrap();
+    old.relays.turned_out(hidden.registered.id, Kind::ControlWithoutMux);
+    let new = next(&old);
+    for (n, login) in (0..).zip(&logins) {
+        let run = new.relays.hash(&RunId::new(format!("run-{n}")).unwrap());
+        let request = Request { run: Some(run), ..new.request(Kind::Work, peer(9, n), None) };
+        assert_eq!(new.place(&request, &[]).unwrap().frps.name, login.frps.name, "run {n}");
+    }
+    let work = new.place(&new.request(Kind::Opaque, peer(7, 2), None), &[]).unwrap();
+    assert_eq!(work.frps.name, hidden.frps.name, "by its address");
+}
+
+#[test]
+fn whoever_is_still_in_the_process_before_is_cut_there_and_forgotten_here() {
+    let old = World::new(&["a"], Together::Nobody);
+    let placed = |port| old.place(&old.request(Kind::Control, peer(1, port), Some("u")), &[]).unwrap();
+    let (first, second) = (placed(1), placed(2));
+    let new = next(&old);
+    let (beyond, mut cuts) = mpsc::unbounded_channel();
+    new.relays.cut_there_by(beyond);
+    let here: Vec<_> = new.relays.elsewhere().iter().map(|info| info.id).collect();
+    assert!(new.relays.cut(here[0]) && !new.relays.cut(here[0]));
+    assert_eq!(cuts.try_recv(), Ok(first.registered.id), "by that process's number");
+    drop((first, second));
+    new.told(&old);
+    assert!(new.relays.all().is_empty(), "those that ended there are not here either");
+}

@@ -19,10 +19,11 @@ impl Control {
             .known_or_away(now)
             .map(|(key, away)| (key.to_string(), u64::try_from(away.as_millis()).unwrap_or(u64::MAX)));
         let hosts = hosts.collect();
-        Memory { frps: self.known(), hosts, drains: self.state.drains.clone() }
+        let (drains, relays) = (self.state.drains.clone(), present.relays.inheritance());
+        Memory { frps: self.known(), hosts, drains, relays }
     }
 
-    /// Goes by what another process knew.
+    /// Goes by what another process knew. Clients are not its concern: see [`Relays::inherit`](crate::control::relays::Relays).
     pub(super) async fn remember(&mut self, memory: Memory) {
         for frps in memory.drains {
             self.apply_or_refuse(Event::DrainAsked { frps, on: true }).await;

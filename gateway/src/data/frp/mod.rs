@@ -1,12 +1,14 @@
 //! Clients of FRP: a control connection (or what belongs to one) from its first byte to its end.
 //!
 //! sniff → TLS, if it ends here → who is it ([`crate::frp_wire`]) → place ([`Relays::place`]) → connect and send what was read;
-//! until frps's first byte, elsewhere if this one fails (`dial`) → bytes both ways (`pump`).
+//! until frps's first byte, elsewhere if this one fails (`dial`) → bytes both ways (`pump`) → at an upgrade, another process
+//! ([`hand_on`]).
 //!
 //! One task per connection. What a stranger can hold: 64 KiB and a task until `timeouts.header`, so many at once per source
 //! address, `limits.connections` in all.
 
 mod dial;
+pub mod hand_on;
 mod pump;
 mod rewind;
 mod rival;

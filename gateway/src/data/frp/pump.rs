@@ -12,6 +12,7 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
     task::spawn_local,
     time::sleep,
 };
@@ -19,12 +20,14 @@ use tokio::{
 use super::{
     Client, Introduction,
     dial::Dialed,
+    hand_on::{self, Flow, Handed, Verdict},
     rival::{self, Socket},
 };
 use crate::{
-    control::relays::{Kind, Relays},
+    control::relays::{Carried, Kind, Registered, Relays},
     data::{
-        buffer::{Buffer, Buffers, SMALL},
+        buffer::{Buffer, Buffers, LARGE, SMALL},
+        connection::Connection,
         io::{Elapsed, until, while_moving},
     },
     frp_wire::{Answer, First, Purpose, Records, answer},
@@ -37,14 +40,23 @@ const LOGIN: Duration = Duration::from_millis(1500);
 /// After one side has ended, the other may be silent for so long.
 const HALF_CLOSED: Duration = Duration::from_secs(15);
 
-/// Moves bytes until both sides have ended, one is broken, or it is cut.
-pub(super) async fn pump<S>(client: &Client<'_>, mut stream: S, introduction: Introduction, dialed: Dialed)
+/// Moves bytes until both sides have ended, one is broken, it is cut, or another process has it.
+pub(super) async fn pump<S>(client: &Client<'_>, stream: S, introduction: Introduction, dialed: Dialed)
 where
     S: AsyncRead + AsyncWrite + Unpin + Socket,
 {
-    let Dialed { mut upstream, answer, registered } = dialed;
+    let Dialed { upstream, answer, registered } = dialed;
     let Introduction { first, kind, head, .. } = introduction;
-    let mut watch = Watch::new(client, registered.id, kind, first);
+    let logs_in = matches!(kind, Kind::Control | Kind::ControlWithoutMux);
+    let mut watch = Watch {
+        relays: Arc::clone(client.relays()),
+        id: registered.id,
+        source: client.peer.ip(),
+        kind,
+        first,
+        answer: logs_in.then(Vec::new),
+        records: None,
+    };
     if let First::Tls { custom_byte } = first {
         watch.records = Some(Records::default());
         watch.saw_client(&head[usize::from(custom_byte)..]);
@@ -52,57 +64,135 @@ where
     drop(head);
     watch.saw_frps(&answer);
     let buffers = &client.connection.worker.buffers;
-    let mut up = Direction::default();
-    let mut first_bytes = Buffer::default();
-    if !answer.is_empty() {
-        first_bytes = buffers.small();
-        first_bytes.append(&answer);
-    }
-    let mut down = Direction { buffer: first_bytes, ..Direction::default() };
-    let mut probed: Option<Instant> = None;
-    let one_ended = loop {
-        let step = poll_fn(|cx| {
-            let one =
-                up.poll(cx, buffers, (&mut stream, &mut upstream), &mut |bytes| watch.saw_client(bytes));
-            let other =
-                down.poll(cx, buffers, (&mut upstream, &mut stream), &mut |bytes| watch.saw_frps(bytes));
+    let (up, down) = (Direction::default(), Direction::with(buffers, &answer));
+    let relay = Relay { watch, up, down, probed: None, may_pass: !client.tls_ended };
+    relay.run(client.connection, stream, upstream, registered).await;
+}
+
+/// Goes on where another process stopped.
+pub(super) async fn resume(
+    connection: &Connection,
+    relays: &Arc<Relays>,
+    handed: Handed,
+    (stream, upstream): (TcpStream, TcpStream),
+    registered: Registered,
+) {
+    let Handed { relay: Carried { kind, peer, .. }, flow } = handed;
+    let watch = Watch {
+        relays: Arc::clone(relays),
+        id: registered.id,
+        source: peer.ip(),
+        kind,
+        first: flow.first,
+        answer: flow.answer,
+        records: flow.records,
+    };
+    let buffers = &connection.worker.buffers;
+    let (up, down) = (Direction::with(buffers, &flow.up), Direction::with(buffers, &flow.down));
+    let probed = flow.probing.then(|| Instant::now() + rival::PROBE);
+    let relay = Relay { watch, up, down, probed, may_pass: true };
+    relay.run(connection, stream, upstream, registered).await;
+}
+
+/// A relayed connection beside its sockets.
+struct Relay {
+    watch: Watch,
+    /// From the client.
+    up: Direction,
+    /// To it.
+    down: Direction,
+    /// Until when the client has to show that it is there.
+    probed: Option<Instant>,
+    /// It can go on in another process.
+    may_pass: bool,
+}
+
+impl Relay {
+    async fn run<S>(
+        mut self,
+        connection: &Connection,
+        mut stream: S,
+        mut upstream: TcpStream,
+        registered: Registered,
+    ) where
+        S: AsyncRead + AsyncWrite + Unpin + Socket,
+    {
+        let buffers = &connection.worker.buffers;
+        // On the heap: it is the least of what a connection waits for.
+        let mut invited = Box::pin(hand_on::invited(&connection.worker.handing));
+        let one_ended = loop {
+            let (probed, may_pass) = (self.probed, self.may_pass);
+            let Self { watch, up, down, .. } = &mut self;
+            let step = poll_fn(|cx| {
+                let watch = &mut *watch;
+                let one =
+                    up.poll(cx, buffers, (&mut stream, &mut upstream), &mut |bytes| watch.saw_client(bytes));
+                let other =
+                    down.poll(cx, buffers, (&mut upstream, &mut stream), &mut |bytes| watch.saw_frps(bytes));
+                match (one, other) {
+                    (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => Poll::Ready(false),
+                    (Poll::Ready(Ok(())), _) | (_, Poll::Ready(Ok(()))) => Poll::Ready(true),
+                    (Poll::Pending, Poll::Pending) => Poll::Pending,
+                }
+            });
+            tokio::select! {
+                ended = step => break ended,
+                () = registered.cut.notified() => return,
+                () = registered.probe.notified() => {
+                    rival::probe(stream.tcp());
+                    self.probed = Some(Instant::now() + rival::PROBE);
+                }
+                Err(Elapsed) = until(probed, std::future::pending::<()>()), if probed.is_some() => {
+                    rival::relax(stream.tcp());
+                    self.probed = None;
+                }
+                permit = &mut invited, if may_pass => {
+                    self.may_pass = false;
+                    // One that is ending ends here.
+                    if let Some(handed) = self.handed()
+                        && hand_on::offer(permit, handed, stream.tcp(), &upstream).await == Some(Verdict::Taken)
+                    {
+                        return;
+                    }
+                }
+            }
+        };
+        if !one_ended {
+            return;
+        }
+        // The session is over: its client may be back before it has closed this one.
+        drop(registered);
+        let Self { mut up, mut down, .. } = self;
+        let rest = while_moving(HALF_CLOSED, |cx, moved| {
+            let before = up.moved + down.moved;
+            let one = up.poll(cx, buffers, (&mut stream, &mut upstream), &mut |_| {});
+            let other = down.poll(cx, buffers, (&mut upstream, &mut stream), &mut |_| {});
+            *moved += up.moved + down.moved - before;
             match (one, other) {
-                (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => Poll::Ready(false),
-                (Poll::Ready(Ok(())), _) | (_, Poll::Ready(Ok(()))) => Poll::Ready(true),
-                (Poll::Pending, Poll::Pending) => Poll::Pending,
+                (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => Poll::Ready(()),
+                (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(()),
+                _ => Poll::Pending,
             }
         });
-        tokio::select! {
-            ended = step => break ended,
-            () = registered.cut.notified() => return,
-            () = registered.probe.notified() => {
-                rival::probe(stream.tcp());
-                probed = Some(Instant::now() + rival::PROBE);
-            }
-            Err(Elapsed) = until(probed, std::future::pending::<()>()), if probed.is_some() => {
-                rival::relax(stream.tcp());
-                probed = None;
-            }
-        }
-    };
-    if !one_ended {
-        return;
+        // Ended, or silent for too long: it is over either way.
+        let (Ok(()) | Err(Elapsed)) = rest.await;
     }
-    // The session is over: its client may be back before it has closed this one.
-    drop(registered);
-    let rest = while_moving(HALF_CLOSED, |cx, moved| {
-        let before = up.moved + down.moved;
-        let one = up.poll(cx, buffers, (&mut stream, &mut upstream), &mut |_| {});
-        let other = down.poll(cx, buffers, (&mut upstream, &mut stream), &mut |_| {});
-        *moved += up.moved + down.moved - before;
-        match (one, other) {
-            (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(_))) => Poll::Ready(()),
-            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(()),
-            _ => Poll::Pending,
+
+    /// As another process is told of it; `None` when there isn't enough left of it.
+    fn handed(&self) -> Option<Handed> {
+        if self.up.ended || self.down.ended {
+            return None;
         }
-    });
-    // Ended, or silent for too long: it is over either way.
-    let (Ok(()) | Err(Elapsed)) = rest.await;
+        let flow = Flow {
+            first: self.watch.first,
+            answer: self.watch.answer.clone(),
+            records: self.watch.records.clone(),
+            up: self.up.buffer.filled().to_vec(),
+            down: self.down.buffer.filled().to_vec(),
+            probing: self.probed.is_some(),
+        };
+        Some(Handed { relay: self.watch.relays.carried(self.watch.id)?, flow })
+    }
 }
 
 /// What is learnt from bytes on their way.
@@ -118,12 +208,6 @@ struct Watch {
 }
 
 impl Watch {
-    fn new(client: &Client<'_>, id: u64, kind: Kind, first: First) -> Self {
-        let logs_in = matches!(kind, Kind::Control | Kind::ControlWithoutMux);
-        let (relays, source) = (Arc::clone(client.relays()), client.peer.ip());
-        Self { relays, id, source, kind, first, answer: logs_in.then(Vec::new), records: None }
-    }
-
     fn saw_frps(&mut self, bytes: &[u8]) {
         let Some(seen) = &mut self.answer else { return };
         seen.extend_from_slice(&bytes[..bytes.len().min(ANSWER_MOST - seen.len())]);
@@ -179,6 +263,20 @@ struct Direction {
 }
 
 impl Direction {
+    /// With bytes that were read already.
+    fn with(buffers: &Buffers, bytes: &[u8]) -> Self {
+        let mut buffer = Buffer::default();
+        if bytes.len() > LARGE {
+            buffer = Buffer::with_capacity(bytes.len());
+        } else if bytes.len() > SMALL {
+            buffer = buffers.large();
+        } else if !bytes.is_empty() {
+            buffer = buffers.small();
+        }
+        buffer.append(bytes);
+        Self { buffer, ..Self::default() }
+    }
+
     /// `Ready(Ok)` when the end was passed on.
     fn poll<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
         &mut self,
