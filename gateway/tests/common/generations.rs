@@ -30,10 +30,12 @@ pub fn signal(pid: u32, signal: Signal) -> bool {
     kill_process(pid, signal).is_ok()
 }
 
-/// Whether it runs: one that has ended and whom nobody waited for doesn't.
+/// Whether it runs: one that has ended and whom nobody waited for doesn't. Its first thread may end before the others, which
+/// hold its sockets.
 pub fn runs(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with('Z'))
+    let others = fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count) > 1;
+    stat.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with('Z') || others)
 }
 
 /// Process ids of the new processes, in order.
