@@ -4,9 +4,10 @@
 //! certificate and its key must be), [`ocsp`] (what is stapled), [`store`] (what is in force, and how a reload changes it),
 //! [`keeper`] (files that change), [`more`] (certificates that come at run time), [`view`] (what operators see).
 //!
-//! Who may connect with which certificate of their own is decided in [`client`].
+//! Who may connect with which certificate of their own is decided in [`client`]; who that is, in [`identity`].
 
 pub mod client;
+pub mod identity;
 pub mod keeper;
 pub mod leaf;
 pub mod more;
@@ -25,6 +26,8 @@ use std::sync::{Arc, LazyLock};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 
 pub use self::{
+    client::ClientGate,
+    identity::ClientIdentity,
     more::MoreCertificates,
     store::Store,
     terminator::{ACME_TLS_ALPN, Refused, Settings, Terminator, UNRECOGNIZED_NAME},

@@ -24,6 +24,7 @@ use super::{
     more::MoreCertificates,
     names::Names,
     pair::{Bytes, Pair, Wrong},
+    provider,
     terminator::{More, Settings, Terminator},
     view::CertificateView,
 };
@@ -134,14 +135,18 @@ impl Store {
             let Some(tls) = &listener.tls else { continue };
             let key = format!("listeners[{index}].tls");
             let whole = reader.read_all(tls, &key, &mut faults);
-            let client = match tls.client_auth.as_ref().map(client::verifier).transpose() {
-                Ok(client) => client,
-                Err(wrong) => {
-                    let of = |(part, message)| TlsFault { key: format!("{key}.client_auth.{part}"), message };
-                    faults.extend(wrong.into_iter().map(of));
-                    continue;
-                }
-            };
+            let client =
+                match tls.client_auth.as_ref().map(|auth| client::load(auth, &provider(), now)).transpose() {
+                    Ok(loaded) => loaded.map(|loaded| loaded.gate as _),
+                    Err(wrong) => {
+                        let of = |wrong: client::Wrong| TlsFault {
+                            key: format!("{key}.client_auth.{}", wrong.key),
+                            message: wrong.message,
+                        };
+                        faults.extend(wrong.into_iter().map(of));
+                        continue;
+                    }
+                };
             if !whole {
                 continue;
             }
