@@ -87,6 +87,9 @@ enum Command {
         /// The visitor's address. Default: 127.0.0.1.
         #[arg(long, value_name = "IP")]
         from: Option<IpAddr>,
+        /// Whose certificate is shown: `spiffe://…`, `dns:NAME` or `cn:TEXT`. Default: none is.
+        #[arg(long, value_name = "IDENTITY")]
+        client: Option<String>,
         /// Where it comes in. Default: the listener on the URL's port, or the only one.
         #[arg(long, value_name = "NAME")]
         listener: Option<String>,
@@ -167,12 +170,13 @@ pub fn main(arguments: &Arguments) -> ExitCode {
             run(|| crate::agent::run(config), *log_format, *log_level)
         }
         Command::Check { file, format } => check(file, *format),
-        Command::Explain { url, headers, method, from, listener, format, reach } => {
+        Command::Explain { url, headers, method, from, client, listener, format, reach } => {
             let ask = Ask {
                 url: url.clone().unwrap_or_default(),
                 method: method.clone(),
                 headers: headers.clone(),
                 from: *from,
+                client: client.clone(),
                 listener: listener.clone(),
             };
             with_gateway(reach, async |gateway| explain(&gateway, &ask, *format).await)

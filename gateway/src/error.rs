@@ -40,10 +40,12 @@ pub enum Refusal {
     ShuttingDown,
     /// The tunnels want other credentials than the visitor's.
     Unauthorized,
+    /// The route wants a certificate that the client hasn't shown, or another's.
+    ClientRefused,
 }
 
 /// Labels of [`Refusal`], in the order of [`Refusal::index`].
-pub const ERROR_CLASSES: [&str; 18] = [
+pub const ERROR_CLASSES: [&str; 19] = [
     "bad_request",
     "head_timeout",
     "body_timeout",
@@ -62,6 +64,7 @@ pub const ERROR_CLASSES: [&str; 18] = [
     "overloaded",
     "session_away",
     "unauthorized",
+    "client_refused",
 ];
 
 impl Refusal {
@@ -87,6 +90,7 @@ impl Refusal {
             Self::Overloaded => 15,
             Self::SessionAway => 16,
             Self::Unauthorized => 17,
+            Self::ClientRefused => 18,
         }
     }
 
@@ -103,6 +107,7 @@ impl Refusal {
             Self::BadRequest(status) => status,
             Self::HeadTimeout | Self::BodyTimeout => 408,
             Self::Unauthorized => 401,
+            Self::ClientRefused => 403,
             Self::BodyTooLarge => 413,
             Self::MethodRefused => 405,
             Self::NoRoute | Self::NoTunnel => 404,
@@ -140,6 +145,7 @@ impl Refusal {
             }
             Self::ShuttingDown => "The gateway is shutting down.",
             Self::Unauthorized => "This host wants a user name and a password.",
+            Self::ClientRefused => "Your certificate doesn't let you in here, or you have shown none.",
         }
     }
 

@@ -25,6 +25,7 @@ use crate::{
     control::state::State as ControlState,
     data::explain::{Asked, Connecting, explain as explain_request, explain_connection},
     snapshot::{Listener, Snapshot},
+    tls::ClientIdentity,
 };
 
 /// The question.
@@ -45,6 +46,9 @@ pub struct Ask {
     /// Who asks; default `127.0.0.1`.
     #[serde(default)]
     pub from: Option<IpAddr>,
+    /// Whose certificate is shown: `spiffe://…`, `dns:NAME` or `cn:TEXT`. Default: none is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
     /// Where it comes in; may be left out where the URL's port, or there being only one, tells.
     #[serde(default)]
     pub listener: Option<String>,
@@ -93,6 +97,12 @@ pub async fn explain(State(app): State<App>, ask: Result<Json<Ask>, JsonRejectio
         }
         let head = Head::of(&ask)?;
         let listener = listeners.for_request(ask.listener.as_deref(), head.port)?;
+        let client = ask.client.as_deref().map(|client| {
+            ClientIdentity::supposed(client).ok_or_else(|| {
+                Fault::new(format!("client: {client:?} is neither spiffe://…, dns:NAME nor cn:TEXT"))
+            })
+        });
+        let client = client.transpose()?;
         Ok(explain_request(&Asked {
             snapshot: &snapshot,
             listener,
@@ -100,6 +110,7 @@ pub async fn explain(State(app): State<App>, ask: Result<Json<Ask>, JsonRejectio
             url: &head.url,
             wire: &head.wire,
             peer,
+            client: client.as_ref(),
             now,
             seed,
         }))

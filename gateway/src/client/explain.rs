@@ -94,6 +94,9 @@ fn ending(ending: &Ending) -> (String, String, Tone) {
             };
             ("waits in line".to_owned(), format!(" (all are at their limits, {line})"), Tone::Mind)
         }
+        Ending::Redirected { status, location } => {
+            (format!("{status} redirect"), format!(" (to {location})"), Tone::Good)
+        }
         Ending::Refused { status, class, why } => {
             let closed = || format!("closed, {class}");
             let name = status.map_or_else(closed, |status| format!("{status} {class}"));

@@ -287,7 +287,11 @@ fn listeners(
                 let names = &config.routes[*index].listeners;
                 // A route for every listener is one of http, unless it leads to a pool of something else.
                 let fits = |split: &Split| Some(split.pool.carries) == listener.protocol.carries();
-                (names.is_empty() || names.contains(&listener.name)) && routes[*index].splits.iter().all(fits)
+                // One without pools sends visitors elsewhere, which takes a request.
+                let carries = Some(Carries::Http) == listener.protocol.carries();
+                (names.is_empty() || names.contains(&listener.name))
+                    && (carries || !routes[*index].splits.is_empty())
+                    && routes[*index].splits.iter().all(fits)
             })
             .collect();
         let names = &config.tunnels.listeners;

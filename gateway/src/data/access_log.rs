@@ -83,6 +83,9 @@ struct Line<'a> {
     pool: Option<&'a str>,
     endpoint: Option<&'a str>,
     attempts: u32,
+    /// Whose certificate the visitor has shown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client: Option<&'a str>,
     /// Why the last endpoint was picked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pick: Option<&'static str>,
@@ -232,6 +235,7 @@ pub fn write(
         pool: split.map(|split| &*split.pool.name),
         endpoint,
         attempts: report.attempts,
+        client: connection.client.as_ref().map(|client| &*client.name),
         pick: (report.attempts > 0).then(|| report.why.reason.label()),
         among: (report.attempts > 0).then(|| report.why.among.label()),
         held_ms: report.held.map(|held| (held.as_secs_f64() * 1e6).round() / 1e3),

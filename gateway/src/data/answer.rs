@@ -28,6 +28,8 @@ pub struct About<'a> {
     pub head_only: bool,
     /// The connection stays open.
     pub keep_alive: bool,
+    /// Whole lines that go with it.
+    pub fields: &'a [u8],
     /// Id in the answer and the log.
     pub request_id: u64,
 }
@@ -44,6 +46,7 @@ impl About<'_> {
             detail: "",
             head_only: false,
             keep_alive: false,
+            fields: &[],
             request_id,
         }
     }
@@ -127,6 +130,7 @@ pub fn render(about: About<'_>) -> Vec<u8> {
     if refusal == Refusal::MethodRefused {
         out.extend_from_slice(b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE\r\n");
     }
+    out.extend_from_slice(about.fields);
     if !about.keep_alive {
         out.extend_from_slice(b"Connection: close\r\n");
     }
@@ -141,6 +145,7 @@ fn reason(status: u16) -> &'static str {
     match status {
         400 => "Bad Request",
         401 => "Unauthorized",
+        403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",
@@ -171,6 +176,7 @@ mod tests {
             detail: "",
             head_only: false,
             keep_alive: true,
+            fields: &[],
             request_id: 0xabc,
         };
         let text = String::from_utf8(render(about)).expect("ascii");

@@ -28,7 +28,10 @@ use super::{
     stream::Stream,
     worker::{Presence, Worker},
 };
-use crate::snapshot::{Listener, Snapshot};
+use crate::{
+    snapshot::{Listener, Snapshot},
+    tls::ClientIdentity,
+};
 
 /// How long and how much a closing connection is read on, so that an answer the visitor has not read yet isn't reset
 /// away by bytes still on their way to us.
@@ -57,6 +60,8 @@ pub struct Connection {
     pub peer: IpAddr,
     /// What the drain knows of us.
     pub presence: Rc<Presence>,
+    /// Whose certificate the visitor has shown; `None` = it has shown none.
+    pub client: Option<Arc<ClientIdentity>>,
     /// Who the connection is from.
     from: SocketAddr,
     /// The address that was connected to, as a PROXY protocol header told.
@@ -181,7 +186,17 @@ pub fn enter(
     worker.enter(slot, |presence, number| {
         let from = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let worker = Rc::clone(worker);
-        task(Connection { worker, peer: from.ip(), from, to: None, presence, slot, number, listener })
+        task(Connection {
+            worker,
+            peer: from.ip(),
+            from,
+            to: None,
+            presence,
+            client: None,
+            slot,
+            number,
+            listener,
+        })
     });
 }
 

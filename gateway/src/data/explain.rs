@@ -25,7 +25,7 @@ use self::{
     view::{Ending, Explanation, RouteView},
     visit::{Visit, What},
 };
-use super::http::View;
+use super::{headers, http::View, redirect};
 use crate::{
     error::Refusal,
     http1::{Method, RequestHead},
@@ -34,6 +34,7 @@ use crate::{
         router::{Request, why::Verdict},
         tunnels::TunnelRoute,
     },
+    tls::ClientIdentity,
 };
 
 /// A request that is not made.
@@ -51,6 +52,8 @@ pub struct Asked<'a> {
     pub wire: &'a [u8],
     /// Who would send it.
     pub peer: IpAddr,
+    /// Whose certificate they would have shown.
+    pub client: Option<&'a ClientIdentity>,
     /// Now.
     pub now: Tick,
     /// For draws.
@@ -93,7 +96,13 @@ pub fn explain(asked: &Asked<'_>) -> Explanation {
     }
     let name = head.host_name.of(asked.wire);
     let host = String::from_utf8_lossy(name.strip_suffix(b".").unwrap_or(name)).to_ascii_lowercase();
-    let view = View { head: &head, wire: asked.wire, host: &host };
+    let view = View {
+        head: &head,
+        wire: asked.wire,
+        host: &host,
+        client: asked.client,
+        https: headers::is_https(&head, asked.wire, asked.listener, asked.peer),
+    };
     let found = judge(asked.snapshot, asked.listener, &view, &mut told.routes);
     let visit = Visit {
         snapshot: asked.snapshot,
@@ -107,6 +116,22 @@ pub fn explain(asked: &Asked<'_>) -> Explanation {
         Some(Found::Tunnels(tunnels)) => tunnels_first(&visit, &host, tunnels, &mut rng, &mut told),
         Some(Found::Route(_)) | None => {
             if let Some(route) = found {
+                if let Some(why) = route.refuses(asked.client) {
+                    told.route = Some(route.name.to_string());
+                    told.ending = Ending::refused(Refusal::ClientRefused, why);
+                    return told;
+                }
+                if let Some(redirect) = &route.redirect {
+                    let location = redirect::location(redirect, &host, &head, asked.wire);
+                    // A query may be secret.
+                    let shown = location.split(|byte| *byte == b'?').next().unwrap_or_default();
+                    told.route = Some(route.name.to_string());
+                    told.ending = Ending::Redirected {
+                        status: redirect::status(redirect),
+                        location: String::from_utf8_lossy(shown).into_owned(),
+                    };
+                    return told;
+                }
                 many(&visit, &route, &mut rng, &mut told);
             } else if asked.snapshot.tunnels.is_away(&host, asked.now) {
                 told.ending = Ending::refused(Refusal::TunnelAway, "its last tunnel went a moment ago");

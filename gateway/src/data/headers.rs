@@ -9,6 +9,7 @@ use crate::{
     frps::Rewrite,
     http1::{Field, Known, RequestBody, RequestHead, ResponseBody, ResponseHead, TargetForm, Version},
     snapshot::Listener,
+    tls::{ClientIdentity, identity::is_client_field},
 };
 
 /// Our name in `Via`, and the header that tells our own answers from an application's.
@@ -23,6 +24,8 @@ pub struct Onward<'a> {
     pub listener: &'a Listener,
     /// Who sent it.
     pub peer: IpAddr,
+    /// Whose certificate its connection has shown.
+    pub client: Option<&'a ClientIdentity>,
     /// Pass the protocol change on.
     pub upgrade: bool,
     /// Our own cookie, which the application doesn't see.
@@ -89,6 +92,8 @@ pub fn request(out: &mut Vec<u8>, head: &RequestHead, wire: &[u8], onward: Onwar
             }
             Known::Expect if onward.ask_first => continue,
             Known::Http2Settings | Known::XGatewayProto => continue,
+            // Nobody speaks of certificates in our name, whoever it is.
+            Known::Other if is_client_field(field.name.of(wire)) => continue,
             Known::Cookie if onward.hide_cookie.is_some_and(|name| hide(out, field, wire, name)) => continue,
             known => saw.note(known),
         }
@@ -145,7 +150,10 @@ pub fn request(out: &mut Vec<u8>, head: &RequestHead, wire: &[u8], onward: Onwar
             Version::Http11 => b"Via: 1.1 frp-gateway\r\n",
         });
     }
-    write_set(out, set, |_| false);
+    if let Some(client) = onward.client {
+        out.extend_from_slice(&client.fields);
+    }
+    write_set(out, set, is_client_field);
     if onward.ask_first {
         out.extend_from_slice(b"Expect: 100-continue\r\n");
     }
@@ -196,8 +204,8 @@ pub fn visitor(head: &RequestHead, wire: &[u8], listener: &Listener, peer: IpAdd
 /// Whether the visitor speaks HTTPS: to us, or as a trusted proxy tells.
 #[must_use]
 pub fn is_https(head: &RequestHead, wire: &[u8], listener: &Listener, peer: IpAddr) -> bool {
-    let told = head.fields.iter().find(|field| field.known == Known::XForwardedProto);
-    match told.filter(|_| is_trusted(listener, peer)) {
+    let told = |known| head.fields.iter().find(|field| field.known == known);
+    match Some(Known::XForwardedProto).filter(|_| is_trusted(listener, peer)).and_then(told) {
         Some(field) => field.value.of(wire).eq_ignore_ascii_case(b"https"),
         None => listener.protocol == Protocol::Https,
     }
@@ -233,6 +241,8 @@ pub struct Homeward<'a> {
     pub set_cookie: &'a [u8],
     /// What the tunnel wants set, as frps would have done it.
     pub rewrite: Option<&'a Rewrite>,
+    /// The route's `Strict-Transport-Security`, a whole line instead of the application's; or nothing.
+    pub hsts: &'a [u8],
 }
 
 /// Writes the head for the visitor into `out`.
@@ -247,6 +257,7 @@ pub fn response(out: &mut Vec<u8>, head: &ResponseHead, wire: &[u8], homeward: H
             // RFC 9110 §8.6: none in 204; frps and Go send none, others do.
             Known::ContentLength if head.status == 204 => continue,
             Known::Other if is_own_answer(field.name.of(wire)) => continue,
+            Known::Other if !homeward.hsts.is_empty() && is_hsts(field.name.of(wire)) => continue,
             _ if field.hop => continue,
             _ => copy(out, field, wire),
         }
@@ -254,7 +265,13 @@ pub fn response(out: &mut Vec<u8>, head: &ResponseHead, wire: &[u8], homeward: H
     if head.body == ResponseBody::Chunked && !homeward.strip {
         out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
     }
-    write_set(out, set, is_own_answer);
+    match homeward.hsts {
+        [] => write_set(out, set, is_own_answer),
+        hsts => {
+            write_set(out, set, |name| is_own_answer(name) || is_hsts(name));
+            out.extend_from_slice(hsts);
+        }
+    }
     out.extend_from_slice(homeward.set_cookie);
     if !homeward.keep_alive {
         out.extend_from_slice(b"Connection: close\r\n");
@@ -317,6 +334,10 @@ fn write_set(out: &mut Vec<u8>, set: &[(String, String)], except: fn(&[u8]) -> b
 /// Ours alone, or an application could pass for the gateway.
 fn is_own_answer(name: &[u8]) -> bool {
     name.len() == OWN_ANSWER.len() && name.eq_ignore_ascii_case(OWN_ANSWER.as_bytes())
+}
+
+fn is_hsts(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"strict-transport-security")
 }
 
 fn status_line(out: &mut Vec<u8>, head: &ResponseHead, wire: &[u8]) {

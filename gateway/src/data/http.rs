@@ -12,9 +12,10 @@ use super::{
     buffer::{Buffer, LARGE, SMALL},
     connection::{Connection, Next},
     exchange::{Body, Report, Request, Scratch, Stop},
+    headers,
     hold::{Away, Hold, Line, Waited},
     io::{Elapsed, until},
-    line,
+    line, redirect,
     relay::{Framing, Relay},
     stream::Stream,
     worker::Worker,
@@ -25,6 +26,7 @@ use crate::{
     http1::{ChunkedDecoder, Method, RequestBody, RequestHead},
     snapshot::{Found, Listener, Route, Snapshot, Split, router},
     telemetry::stats::class_of,
+    tls::ClientIdentity,
 };
 
 /// Serves one request. `buffer` holds the first bytes of it, and afterwards the first bytes of the next one.
@@ -136,14 +138,23 @@ async fn round(
     };
     // 3. Where it goes.
     let found = in_listener.and_then(|in_listener| {
-        let (route, split) = find_route(worker, snapshot, listener, buffer, scratch)?;
-        let in_route = line::admit(route.gate.as_ref(), worker.id, "limits.in_flight of the route")?;
-        Ok((route, split, (in_listener, in_route)))
+        let (found, chosen) = find_route(connection, snapshot, listener, buffer, scratch)?;
+        route = Some(found);
+        let in_route = line::admit(found.gate.as_ref(), worker.id, "limits.in_flight of the route")?;
+        match found.refuses(connection.client.as_deref()) {
+            Some(why) => Err(Stop::Refused(Refusal::ClientRefused, why)),
+            None => Ok((found, chosen, (in_listener, in_route))),
+        }
     });
     let result = match found {
         Err(stop) => Err(stop),
-        Ok((found, chosen, _inside)) => {
-            (route, split) = (Some(found), Some(chosen));
+        Ok((found, None, _inside)) => {
+            let keep_alive =
+                body.is_over() && scratch.request.keep_alive && !connection.presence.closing.get();
+            Ok(redirect::send(found, stream, (scratch, buffer), keep_alive, report).await)
+        }
+        Ok((found, Some(chosen), _inside)) => {
+            split = Some(chosen);
             let path = scratch.request.path.of(buffer.filled());
             let scope = worker.absences.borrow().scope(chosen.pool.number(), &scratch.host, path);
             waits_under = Some(scope);
@@ -207,6 +218,8 @@ async fn round(
                 detail,
                 head_only: scratch.request.method == Method::Head,
                 keep_alive,
+                fields: route
+                    .map_or(&[], |route| hsts(connection, listener, route, buffer, &scratch.request)),
                 request_id: new_id(worker),
             };
             (report.status, report.refusal) = (refusal.status(), Some(refusal));
@@ -284,14 +297,27 @@ fn plan_body(head: &RequestHead, buffer: &Buffer, listener: &Listener) -> Result
     Ok(Body { at_hand, upload: Some(Relay::new(framing, rest, at_hand as u64, limit)) })
 }
 
-/// Finds the route and draws a pool.
+/// What the answer tells browsers about coming by https: nothing, unless they did.
+pub(super) fn hsts<'a>(
+    connection: &Connection,
+    listener: &Listener,
+    route: &'a Route,
+    buffer: &Buffer,
+    head: &RequestHead,
+) -> &'a [u8] {
+    let https = !route.hsts.is_empty() && headers::is_https(head, buffer.filled(), listener, connection.peer);
+    if https { &route.hsts } else { &[] }
+}
+
+/// Finds the route and draws a pool; no pool where the route sends visitors elsewhere.
 fn find_route<'a>(
-    worker: &Worker,
+    connection: &Connection,
     snapshot: &'a Snapshot,
     listener: &'a Listener,
     buffer: &Buffer,
     scratch: &mut Scratch,
-) -> Result<(&'a Route, &'a Split), Stop> {
+) -> Result<(&'a Route, Option<&'a Split>), Stop> {
+    let worker = &*connection.worker;
     let wire = buffer.filled();
     let head = &scratch.request;
     let name = head.host_name.of(wire);
@@ -303,21 +329,30 @@ fn find_route<'a>(
     if name.is_empty() {
         return Err(Stop::Refused(Refusal::BadRequest(400), "no_host"));
     }
-    let view = View { head, wire, host: &scratch.host };
+    let view = View {
+        head,
+        wire,
+        host: &scratch.host,
+        client: connection.client.as_deref(),
+        https: headers::is_https(head, wire, listener, connection.peer),
+    };
     let found = listener.router.find(&snapshot.tunnels, &view);
     let route = match found {
         Some(Found::Route(route)) => route,
-        Some(Found::Tunnels(tunnels)) => return Ok((&snapshot.tunnels.route, &tunnels.split)),
+        Some(Found::Tunnels(tunnels)) => return Ok((&snapshot.tunnels.route, Some(&tunnels.split))),
         None if snapshot.tunnels.is_away(view.host, clock::now()) => {
             let away = Away::new(Refusal::TunnelAway, "its last tunnel went a moment ago");
             return Err(Stop::Away(away));
         }
         None => return Err(Stop::Refused(Refusal::NoRoute, "")),
     };
+    if route.redirect.is_some() {
+        return Ok((route, None));
+    }
     let split = route
         .split(|below| worker.rng.borrow_mut().below(below))
         .ok_or(Stop::Refused(Refusal::NoEndpoint, "all pools of the route weigh 0"))?;
-    Ok((route, split))
+    Ok((route, Some(split)))
 }
 
 fn count(worker: &Worker, begun: Instant, split: Option<&Split>, report: &Report) {
@@ -340,6 +375,8 @@ pub(super) struct View<'a> {
     pub(super) head: &'a RequestHead,
     pub(super) wire: &'a [u8],
     pub(super) host: &'a str,
+    pub(super) client: Option<&'a ClientIdentity>,
+    pub(super) https: bool,
 }
 
 impl router::Request for View<'_> {
@@ -367,5 +404,13 @@ impl router::Request for View<'_> {
 
     fn is_basic_user(&self, user: &str) -> bool {
         auth::is_user(user, self.head, self.wire)
+    }
+
+    fn client(&self) -> Option<&ClientIdentity> {
+        self.client
+    }
+
+    fn is_https(&self) -> bool {
+        self.https
     }
 }

@@ -32,6 +32,7 @@ pub mod listener;
 pub mod outcome;
 pub mod pick;
 pub mod reason;
+pub mod redirect;
 pub mod refuse;
 pub mod relay;
 pub mod respond;

@@ -70,11 +70,19 @@ pub async fn run(
         attempt.member.endpoint.stats.of(worker.id).failures[Failure::InvalidResponse as usize].inc();
         return Ending::Stopped(Stop::Refused(Refusal::UpstreamInvalid, "chunked"));
     };
+    let hsts = super::http::hsts(request.connection, listener, request.route, buffer, head);
     headers::response(
         homeward,
         response,
         answer.incoming.filled(),
-        Homeward { version: head.version, keep_alive, strip, set_cookie, rewrite: attempt.member.rewrite() },
+        Homeward {
+            version: head.version,
+            keep_alive,
+            strip,
+            set_cookie,
+            rewrite: attempt.member.rewrite(),
+            hsts,
+        },
     );
     (report.status, report.member) = (response.status, Some(attempt.index));
     // The head and what came with it leave in one write.

@@ -2,7 +2,7 @@
 //!
 //! Precedence is that of the Kubernetes Gateway API (HTTPRoute): the most specific host, then an exact path, then
 //! regular expressions and the longest prefix, then a method condition, then more headers, then more query
-//! parameters, then file order. A host whose routes don't match falls through to the less specific one, as in frps.
+//! parameters, then a condition on the client's certificate, then file order. A host whose routes don't match falls through to the less specific one, as in frps.
 
 pub mod why;
 
@@ -16,7 +16,7 @@ use super::{
     pool::Pool,
     tunnels::{TunnelRoute, Tunnels, is_wildcard},
 };
-use crate::telemetry::stats::SplitStats;
+use crate::{telemetry::stats::SplitStats, tls::ClientIdentity};
 
 /// A compiled route.
 #[derive(Debug)]
@@ -31,10 +31,17 @@ pub struct Route {
     pub splits: Vec<Split>,
     /// Sum of the splits' weights.
     pub total_weight: u32,
+    /// Visitors who come without TLS are sent there; such a route is for nobody else.
+    pub redirect: Option<model::Redirect>,
+    /// `Strict-Transport-Security`, a whole line for answers by https; or nothing.
+    pub hsts: Box<[u8]>,
+    /// Only these clients, by certificate; an empty list is every one that has a trusted certificate. `None` = everybody.
+    pub client: Option<Box<[model::Identity]>>,
     path: Path,
     methods: Vec<Box<[u8]>>,
     headers: Vec<Condition>,
     query: Vec<Condition>,
+    clients: Vec<model::Identity>,
 }
 
 /// One pool of a route with its share.
@@ -82,6 +89,10 @@ pub trait Request {
     fn any_header(&self, name: &[u8], test: &mut dyn FnMut(&[u8]) -> bool) -> bool;
     /// Whether it authenticates (HTTP Basic) as `user`, whatever the password.
     fn is_basic_user(&self, user: &str) -> bool;
+    /// Whose certificate its connection has shown; `None` = it has shown none.
+    fn client(&self) -> Option<&ClientIdentity>;
+    /// Whether the visitor came by TLS, here or at a proxy that is trusted.
+    fn is_https(&self) -> bool;
 }
 
 /// All routes of one listener.
@@ -121,6 +132,10 @@ impl Route {
             methods: Vec::new(),
             headers: Vec::new(),
             query: Vec::new(),
+            redirect: None,
+            hsts: Box::default(),
+            client: None,
+            clients: Vec::new(),
         }
     }
 
@@ -145,6 +160,10 @@ impl Route {
             methods: route.matches.methods.iter().map(|method| method.as_bytes().into()).collect(),
             headers: conditions(&route.matches.headers)?,
             query: conditions(&route.matches.query)?,
+            redirect: route.redirect.clone(),
+            hsts: route.hsts.as_ref().map(hsts_line).unwrap_or_default(),
+            client: route.client.as_ref().map(|rule| rule.allow.clone().into()),
+            clients: route.matches.client.clone(),
         })
     }
 
@@ -160,6 +179,27 @@ impl Route {
                     .find(|(name, _)| *name == &*condition.name)
                     .is_some_and(|(_, value)| condition.value.fits(value))
             })
+            && self.fits_connection(request)
+    }
+
+    /// Whether what holds for the whole connection fits.
+    fn fits_connection(&self, request: &impl Request) -> bool {
+        (self.redirect.is_none() || !request.is_https()) && self.fits_client(request)
+    }
+
+    fn fits_client(&self, request: &impl Request) -> bool {
+        self.clients.is_empty() || request.client().is_some_and(|client| client.is_allowed(&self.clients))
+    }
+
+    /// Why a client is not served here by its certificate, or by having none.
+    #[must_use]
+    pub fn refuses(&self, client: Option<&ClientIdentity>) -> Option<&'static str> {
+        let allow = self.client.as_deref()?;
+        match client {
+            None => Some("no certificate"),
+            Some(client) if client.is_allowed(allow) => None,
+            Some(_) => Some("not one of those let in"),
+        }
     }
 
     /// Sorts the most specific first.
@@ -170,7 +210,13 @@ impl Route {
             Path::Prefix(path) => (2, path.len()),
         };
         let most = |n: usize| std::cmp::Reverse(n);
-        (kind, most(length), self.methods.is_empty(), most(self.headers.len()), most(self.query.len()))
+        (
+            (kind, most(length)),
+            self.methods.is_empty(),
+            most(self.headers.len()),
+            most(self.query.len()),
+            self.clients.is_empty(),
+        )
     }
 
     /// Picks a split by its share; `draw(n)` returns a number below `n`. `None` when all shares are 0.
@@ -322,6 +368,14 @@ impl Value {
             Self::Present => true,
         }
     }
+}
+
+/// RFC 6797 §6.1.
+fn hsts_line(hsts: &model::Hsts) -> Box<[u8]> {
+    let below = if hsts.include_subdomains { "; includeSubDomains" } else { "" };
+    let preload = if hsts.preload { "; preload" } else { "" };
+    let line = format!("Strict-Transport-Security: max-age={}{below}{preload}\r\n", hsts.max_age.as_secs());
+    line.into_bytes().into()
 }
 
 /// Anchors at both ends.

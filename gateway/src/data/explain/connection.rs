@@ -14,6 +14,7 @@ use super::{
 use crate::{
     error::Refusal,
     snapshot::{Found, Gate, Listener, Pool, Snapshot, router::Request},
+    tls::ClientIdentity,
 };
 
 /// A connection that is not made.
@@ -134,5 +135,13 @@ impl Request for ServerName<'_> {
 
     fn is_basic_user(&self, _user: &str) -> bool {
         false
+    }
+
+    fn client(&self) -> Option<&ClientIdentity> {
+        None
+    }
+
+    fn is_https(&self) -> bool {
+        true
     }
 }

@@ -63,6 +63,7 @@ impl World {
             url: &format!("http://shop.test{path}"),
             wire: wire.as_bytes(),
             peer,
+            client: None,
             now: self.now,
             seed: 7,
         })

@@ -55,6 +55,13 @@ pub enum Ending {
         /// Requests in line now.
         waiting: u32,
     },
+    /// The visitor is sent elsewhere.
+    Redirected {
+        /// Status.
+        status: u16,
+        /// Where to, without a query.
+        location: String,
+    },
     /// The gateway answers it; a connection is closed.
     Refused {
         /// Status; absent for a connection.
@@ -83,7 +90,7 @@ impl Ending {
     pub fn of_connection(&self) -> Self {
         match self.clone() {
             Self::Refused { class, why, .. } => Self::Refused { status: None, class, why },
-            other @ (Self::Picked { .. } | Self::Waits { .. }) => other,
+            other @ (Self::Picked { .. } | Self::Waits { .. } | Self::Redirected { .. }) => other,
         }
     }
 }
@@ -94,7 +101,7 @@ pub struct RouteView {
     /// Its name.
     pub route: String,
     /// `matched`, `less_specific`, or the first condition that failed: `listener`, `host`, `path`, `method`, `header`,
-    /// `query`.
+    /// `query`, `client`, `https`.
     pub verdict: String,
     /// The same as a sentence.
     pub why: String,

@@ -40,6 +40,7 @@ fn onward<'a>(listener: &'a Listener, rewrite: Option<&'a Rewrite>) -> Onward<'a
     Onward {
         listener,
         peer: PEER.parse().unwrap(),
+        client: None,
         upgrade: false,
         hide_cookie: None,
         rewrite,
@@ -49,7 +50,7 @@ fn onward<'a>(listener: &'a Listener, rewrite: Option<&'a Rewrite>) -> Onward<'a
 }
 
 fn homeward(rewrite: Option<&Rewrite>) -> Homeward<'_> {
-    Homeward { version: Version::Http11, keep_alive: true, strip: false, set_cookie: b"", rewrite }
+    Homeward { version: Version::Http11, keep_alive: true, strip: false, set_cookie: b"", rewrite, hsts: b"" }
 }
 
 fn pairs(set: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -224,6 +225,43 @@ fn neither_application_nor_tunnel_can_pass_for_the_gateway() {
 }
 
 /// Names that any head and any set may have: few, so that they meet, in any case.
+#[test]
+fn only_the_gateway_says_who_the_client_is_and_only_of_a_certificate_that_was_shown() {
+    let wire = "GET / HTTP/1.1\r\nHost: a.test\r\nClient-Cert: :AAAA:\r\nclient_cert: :AAAA:\r\nClient-Cert-Chain: :AAAA:\r\n\
+                X-Forwarded-Client-Identity: cn:admin\r\nX_Forwarded_Client_Identity: cn:admin\r\nX-Kept: 1\r\n\r\n";
+    let set = asking("", &[("Client-Cert", "mine")]);
+    for trusted in [&[][..], &["192.0.2.0/24"]] {
+        let listener = listener(trusted);
+        for rewrite in [None, Some(&set)] {
+            let head = sent(wire, onward(&listener, rewrite)).to_ascii_lowercase();
+            assert!(!head.contains("client") && head.contains("\r\nx-kept: 1\r\n"), "{head}");
+        }
+        let mut client = ClientIdentity::supposed("cn:robot").expect("an identity");
+        client.fields = b"Client-Cert: :BBBB:\r\nX-Forwarded-Client-Identity: cn:robot\r\n".as_slice().into();
+        for rewrite in [None, Some(&set)] {
+            let head = sent(wire, Onward { client: Some(&client), ..onward(&listener, rewrite) });
+            assert_eq!(head.matches("Client-Cert").count(), 1, "{head}");
+            assert!(head.contains("\r\nClient-Cert: :BBBB:\r\n"), "{head}");
+            assert!(head.contains("\r\nX-Forwarded-Client-Identity: cn:robot\r\n"), "{head}");
+            assert!(!head.contains("admin") && !head.contains("AAAA") && !head.contains("mine"), "{head}");
+        }
+    }
+}
+
+#[test]
+fn hsts_of_the_route_stands_instead_of_the_applications_and_without_it_that_one_stays() {
+    let wire = "HTTP/1.1 200 OK\r\nstrict-transport-security: max-age=1\r\nContent-Length: 0\r\n\r\n";
+    let set = answering(&[("Strict-Transport-Security", "max-age=2")]);
+    let hsts = b"Strict-Transport-Security: max-age=600\r\n";
+    for rewrite in [None, Some(&set)] {
+        let head = answered(wire, Homeward { hsts, ..homeward(rewrite) }).to_ascii_lowercase();
+        assert_eq!(head.matches("strict-transport-security: max-age=600\r\n").count(), 1, "{head}");
+        assert_eq!(head.matches("strict-transport-security").count(), 1, "{head}");
+    }
+    assert!(answered(wire, homeward(None)).contains("max-age=1"));
+    assert!(answered(wire, homeward(Some(&set))).contains("max-age=2"));
+}
+
 fn names() -> impl Strategy<Value = String> {
     let known = select(
         &[

@@ -6,10 +6,12 @@ struct Fake {
     query: Option<&'static str>,
     method: &'static str,
     headers: Vec<(&'static str, &'static str)>,
+    client: Option<ClientIdentity>,
+    https: bool,
 }
 
 fn get(host: &'static str, path: &'static str) -> Fake {
-    Fake { host, path, query: None, method: "GET", headers: Vec::new() }
+    Fake { host, path, query: None, method: "GET", headers: Vec::new(), client: None, https: false }
 }
 
 impl Request for Fake {
@@ -30,6 +32,12 @@ impl Request for Fake {
     }
     fn is_basic_user(&self, user: &str) -> bool {
         self.headers.contains(&("authorization", user))
+    }
+    fn client(&self) -> Option<&ClientIdentity> {
+        self.client.as_ref()
+    }
+    fn is_https(&self) -> bool {
+        self.https
     }
 }
 
@@ -136,6 +144,8 @@ fn precedence_is_that_of_the_gateway_api() {
         query: Some("z=1&q"),
         method,
         headers: vec![("x-v", "1"), ("x-v", "2")],
+        client: None,
+        https: false,
     };
     let find = |request: &Fake| name(&router, request).expect("`/` matches everything");
     assert_eq!(find(&full("POST", "/a/7")), "exact");
@@ -156,4 +166,60 @@ fn a_query_condition_looks_at_the_first_parameter_of_that_name() {
     let with = |query| name(&router, &Fake { query, ..get("h", "/") }).is_some();
     assert!(with(Some("a=2&v=1")) && with(Some("v=1&v=2")));
     assert!(!with(Some("v=2&v=1")) && !with(Some("v")) && !with(Some("")) && !with(None));
+}
+
+fn client(text: &str) -> Option<ClientIdentity> {
+    Some(ClientIdentity::supposed(text).expect("an identity"))
+}
+
+#[test]
+fn a_condition_on_the_certificate_comes_after_all_others_and_falls_through() {
+    let mut robots = route("robots", &["h"], prefix("/"));
+    robots.matches.client = vec![model::Identity::Uri(model::Pattern("spiffe://fleet/*".into()))];
+    let router =
+        router(vec![route("everybody", &["h"], prefix("/")), robots, route("api", &["h"], prefix("/api"))]);
+    let find = |path, client| name(&router, &Fake { client, ..get("h", path) }).expect("a route");
+    assert_eq!(find("/", None), "everybody");
+    assert_eq!(find("/", client("spiffe://fleet/7")), "robots");
+    assert_eq!(find("/", client("spiffe://other/7")), "everybody");
+    assert_eq!(find("/api", client("spiffe://fleet/7")), "api", "a longer path goes first");
+}
+
+#[test]
+fn a_route_tells_why_a_client_is_refused() {
+    let compiled = |allow: Option<Vec<model::Identity>>| {
+        let mut route = route("r", &[], prefix("/"));
+        route.client = allow.map(|allow| model::ClientRule { allow });
+        Route::compile(&route, Vec::new(), None).expect("it compiles")
+    };
+    let robots = vec![model::Identity::CommonName(model::Pattern("robot-*".into()))];
+    assert_eq!(compiled(None).refuses(None), None);
+    assert_eq!(compiled(Some(vec![])).refuses(None), Some("no certificate"));
+    assert_eq!(compiled(Some(vec![])).refuses(client("cn:x").as_ref()), None);
+    assert_eq!(compiled(Some(robots.clone())).refuses(client("cn:robot-7").as_ref()), None);
+    let refused = compiled(Some(robots)).refuses(client("cn:x").as_ref());
+    assert_eq!(refused, Some("not one of those let in"));
+}
+
+#[test]
+fn a_redirect_is_only_for_visitors_who_come_without_tls() {
+    let mut away = route("away", &["h"], prefix("/"));
+    away.redirect = Some(model::Redirect::Https { port: None, status: 308 });
+    let router = router(vec![away, route("site", &["h"], prefix("/"))]);
+    assert_eq!(name(&router, &get("h", "/x")).as_deref(), Some("away"));
+    let secure = Fake { https: true, ..get("h", "/x") };
+    assert_eq!(name(&router, &secure).as_deref(), Some("site"), "or it would go in circles");
+}
+
+#[test]
+fn hsts_says_what_the_route_says() {
+    let line = |include_subdomains, preload| {
+        let mut route = route("r", &[], prefix("/"));
+        let max_age = Duration::from_secs(600);
+        route.hsts = Some(model::Hsts { max_age, include_subdomains, preload });
+        String::from_utf8(Route::compile(&route, Vec::new(), None).expect("it compiles").hsts.into())
+            .expect("ascii")
+    };
+    assert_eq!(line(false, false), "Strict-Transport-Security: max-age=600\r\n");
+    assert_eq!(line(true, true), "Strict-Transport-Security: max-age=600; includeSubDomains; preload\r\n");
 }

@@ -2,6 +2,8 @@
 
 use std::{fmt, sync::Arc};
 
+use frp_gateway_config::model::{DomainPattern, Identity};
+
 use super::{Path, Request, Route, Router, Value, parameters};
 
 /// What was found out about one route.
@@ -40,6 +42,13 @@ pub enum Verdict {
         /// The request has one of that name.
         present: bool,
     },
+    /// It is for visitors who come without TLS.
+    Https,
+    /// It is for other clients, by their certificates.
+    Client {
+        /// The client has shown one.
+        present: bool,
+    },
 }
 
 impl Verdict {
@@ -54,6 +63,8 @@ impl Verdict {
             Self::Method(_) => "method",
             Self::Header { .. } => "header",
             Self::Query { .. } => "query",
+            Self::Https => "https",
+            Self::Client { .. } => "client",
         }
     }
 }
@@ -70,6 +81,9 @@ impl fmt::Display for Verdict {
             Self::Method(methods) => write!(f, "method: only {}", methods.join(", ")),
             Self::Header { name, present } => write!(f, "header {name} {}", value(present)),
             Self::Query { name, present } => write!(f, "query {name} {}", value(present)),
+            Self::Https => f.write_str("https: it sends there who isn't there yet"),
+            Self::Client { present: true } => f.write_str("client: the certificate is another's"),
+            Self::Client { present: false } => f.write_str("client: no certificate was shown"),
         }
     }
 }
@@ -146,6 +160,12 @@ impl Route {
                 return Some(Verdict::Query { name: text(&condition.name), present: found.is_some() });
             }
         }
+        if !self.fits_client(request) {
+            return Some(Verdict::Client { present: request.client().is_some() });
+        }
+        if !self.fits_connection(request) {
+            return Some(Verdict::Https);
+        }
         None
     }
 
@@ -171,6 +191,9 @@ impl Route {
         };
         values("header", &self.headers);
         values("query", &self.query);
+        if !self.clients.is_empty() {
+            all.push(format!("client {}", shown(&self.clients)));
+        }
         all.join(", ")
     }
 }
@@ -189,6 +212,18 @@ impl fmt::Display for Path {
             Self::Prefix(path) => write!(f, "{}/…", text(path)),
         }
     }
+}
+
+/// As the file writes them.
+fn shown(clients: &[Identity]) -> String {
+    let word = |client: &Identity| match client {
+        Identity::Uri(pattern) => pattern.0.clone(),
+        Identity::Dns(DomainPattern::Any) => "dns:*".to_owned(),
+        Identity::Dns(DomainPattern::Exact(name)) => format!("dns:{name}"),
+        Identity::Dns(DomainPattern::Below(suffix)) => format!("dns:*.{}", suffix.trim_start_matches('.')),
+        Identity::CommonName(pattern) => format!("cn:{}", pattern.0),
+    };
+    clients.iter().map(word).collect::<Vec<_>>().join(" or ")
 }
 
 fn text(bytes: &[u8]) -> String {

@@ -53,6 +53,12 @@ impl router::Request for Ask {
     fn is_basic_user(&self, user: &str) -> bool {
         self.user == user
     }
+    fn client(&self) -> Option<&crate::tls::ClientIdentity> {
+        None
+    }
+    fn is_https(&self) -> bool {
+        false
+    }
 }
 
 impl World {

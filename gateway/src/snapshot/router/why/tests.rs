@@ -30,6 +30,12 @@ impl Request for Fake {
     fn is_basic_user(&self, user: &str) -> bool {
         self.headers.contains(&("authorization", user))
     }
+    fn client(&self) -> Option<&crate::tls::ClientIdentity> {
+        None
+    }
+    fn is_https(&self) -> bool {
+        false
+    }
 }
 
 fn get(host: &'static str, path: &'static str) -> Fake {
