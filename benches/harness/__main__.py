@@ -75,7 +75,7 @@ class Bench:
     def install(self, args):
         """Everything there before anything is measured."""
         tracing = args.wants("syscalls")
-        install.debian([*(name for name in ("haproxy", "nginx") if name in self.kinds), "wrk", *(["strace"] if tracing else [])])
+        install.debian([*(name for name in ("haproxy", "nginx") if name in self.kinds), "wrk", "h2load", "openssl", *(["strace"] if tracing else [])])
         target = os.path.dirname(os.path.abspath(args.tools)) if args.tools else install.target_dir(self.root)
         self.tools_dir = os.path.abspath(args.tools) if args.tools else os.path.join(target, "release")
         self.bin_dir = os.path.join(target, "compare", "bin")
@@ -101,6 +101,7 @@ class Bench:
         }
         self.run_dir = tempfile.mkdtemp(prefix="frp-gateway-compare-")
         try:
+            self.certificate = install.certificate(self.run_dir)
             self.start_all()
             for scenario in scenarios:
                 self.progress(f"{scenario.name}: {scenario.about}")

@@ -37,14 +37,15 @@ class Contestant:
 
     def configure(self):
         """Picks free ports and writes the configuration."""
-        self.port = process.free_port()
+        self.port, self.tls_port = process.free_port(), process.free_port()
         folder = os.path.join(self.bench.run_dir, f"{self.name}-{self.port}")
         os.makedirs(folder)
         ports = self.bench.backend.ports
         values = {
-            "DIR": folder, "PORT": self.port, "WORKERS": self.workers, "BUFSIZE": self.bufsize,
+            "DIR": folder, "PORT": self.port, "TLS_PORT": self.tls_port, "WORKERS": self.workers, "BUFSIZE": self.bufsize,
             "ADMIN_PORT": process.free_port(), "USER": "root" if os.getuid() == 0 else "nobody",
             "BIN": self.bench.bin_dir, "TOOLS": self.bench.tools_dir, "GATEWAY": self.binary or self.bench.gateway,
+            **self.bench.certificate,
         }
         templates, command = KINDS[self.kind]
         for template, name in templates.items():

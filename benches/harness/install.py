@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 
-PACKAGES = {"haproxy": "haproxy", "nginx": "nginx-light", "wrk": "wrk", "strace": "strace"}
+PACKAGES = {"haproxy": "haproxy", "nginx": "nginx-light", "wrk": "wrk", "strace": "strace", "h2load": "nghttp2-client", "openssl": "openssl"}
 
 
 def run(command, cwd=None, env=None):
@@ -39,6 +39,21 @@ def debian(names):
     if subprocess.run(command, env=os.environ | env, stdout=sys.stderr).returncode:
         run(["apt-get", "update"])
         run(command, env=env)
+
+
+def certificate(folder):
+    """A P-256 certificate for all hosts, and the templates' names of its files."""
+    names = {name: os.path.join(folder, file) for name, file in (("CERT", "tls.pem"), ("KEY", "tls.key"), ("BOTH", "both.pem"))}
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30", "-subj",
+               "/CN=example.com", "-addext", "subjectAltName=DNS:*.example.com,DNS:example.com", "-keyout", names["KEY"], "-out", names["CERT"]]
+    if subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode:
+        raise SystemExit("compare: openssl makes no certificate")
+    with open(names["BOTH"], "w") as both:
+        for part in ("CERT", "KEY"):
+            with open(names[part]) as file:
+                both.write(file.read())
+    os.chmod(names["KEY"], 0o644)  # nginx's workers may run as another user
+    return names
 
 
 def rust_env(root):

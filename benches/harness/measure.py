@@ -7,6 +7,7 @@ import re
 import select
 import signal
 import socket
+import ssl
 import subprocess
 import time
 
@@ -69,7 +70,7 @@ def busy_ns(core):
     return (user + nice + system + irq + softirq + steal) * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 
-def burst(bench, contestant, load, path, cores_for_load=None):
+def burst(bench, contestant, load, path, cores_for_load=None, requests_pass=True):
     """Runs `load` (a function of cores → counts) against `contestant`; returns its CPU per request and what else was seen."""
     backend, cpu, core, begin = bench.backend.count(), cpu_ns(contestant.pid), busy_ns(0), time.monotonic()
     counts = load(cores_for_load or LOAD_CORES)
@@ -88,6 +89,9 @@ def burst(bench, contestant, load, path, cores_for_load=None):
     # wrk's bytes include answers that the end cut short: at most one per connection
     if "bytes" in counts and not 0 <= counts["bytes"] - SIZES[path] * requests <= 1024 * requests + 64 * SIZES[path]:
         raise Invalid(f"{counts['bytes'] / requests:.0f} bytes per answer for {path}")
+    if not requests_pass:  # handshakes alone: nothing reaches the backend
+        return counts | {"cpu_us": cpu / 1e3 / requests, "rps": 1e9 * requests / wall, "proxy_busy": cpu / wall,
+                         "others_on_core": max(0.0, (core - cpu) / wall), "upstream_connects": accepted}
     if sum(answered) < requests:
         raise Invalid(f"{requests} answers, but the backend gave only {sum(answered)}")
     if requests > 3000 and not all(0.25 <= one / sum(answered) <= 0.42 for one in answered):
@@ -109,6 +113,111 @@ def wrk(bench, contestant, path, seconds, threads=1, connections=64):
     return lambda cores: run_json(
         ["wrk", f"-t{threads}", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", script,
          f"http://127.0.0.1:{contestant.port}", "--", path], cores, seconds)
+
+
+def wrk_tls(bench, contestant, path, seconds):
+    """As `wrk`, over TLS: 64 connections that are kept."""
+    script = os.path.join(bench.peers_dir, "wrk.lua")
+    return lambda cores: run_json(
+        ["wrk", "-t1", "-c64", f"-d{seconds}s", "--timeout", "10s", "-s", script,
+         f"https://127.0.0.1:{contestant.tls_port}", "--", path], cores, seconds)
+
+
+def run_text(command, cores, seconds):
+    """What a load generator that speaks no JSON prints."""
+    child = start(command, cores, stdout=subprocess.PIPE, log=os.devnull)
+    try:
+        out, _ = child.communicate(timeout=seconds + 15)
+    except subprocess.TimeoutExpired:
+        raise Invalid(f"{command[0]} didn't end") from None
+    finally:
+        stop(child)
+    return out.decode(errors="replace")
+
+
+def handshakes(bench, contestant, path, seconds):
+    """Full TLS 1.3 handshakes one after the other, by openssl (wrk would resume sessions)."""
+    def load(cores):
+        text = run_text(["openssl", "s_time", "-new", "-tls1_3", "-connect", f"127.0.0.1:{contestant.tls_port}", "-time", str(seconds)],
+                        cores, seconds)
+        found = re.search(r"(\d+) connections in ([\d.]+) real seconds", text)
+        if not found:
+            raise Invalid(f"openssl s_time says {text[-200:]!r}")
+        return {"requests": int(found[1])}
+
+    return load
+
+
+def h2load(bench, contestant, path, seconds):
+    """HTTP/2 over TLS: 16 connections of 8 streams each, closed loop."""
+    fields = ["-H", ":authority: h0.example.com", "-H", "accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+              "-H", "accept-language: en-US,en;q=0.5", "-H", "cookie: session=0123456789abcdef0123456789abcdef"]
+
+    def load(cores):
+        # Several -D runs warm up for a while; a number of requests doesn't, and 10,000 per second is below everyone's rate.
+        number = 16_000 * seconds
+        begin = time.monotonic()
+        text = run_text(["h2load", "-t1", "-c16", "-m8", f"-n{number}", *fields, f"https://127.0.0.1:{contestant.tls_port}{path}"],
+                        cores, 4 * seconds)
+        wall = time.monotonic() - begin
+        found = re.search(r"(\d+) succeeded, (\d+) failed, (\d+) errored", text)
+        status = re.search(r"status codes: (\d+) 2xx", text)
+        if not found or not status:
+            raise Invalid(f"h2load says {text[-300:]!r}")
+        return {"requests": int(status[1]), "errors": number - int(status[1]), "seconds": wall}
+
+    return load
+
+
+def idle_tls_kb(contestant, number, http2):
+    """KiB of PSS per idle connection over TLS after one request each. Wants a freshly started contestant."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"] if http2 else ["http/1.1"])
+    context.options |= ssl.OP_NO_TICKET
+
+    def connect():
+        stream = context.wrap_socket(socket.create_connection(("127.0.0.1", contestant.tls_port), 5), server_hostname="h0.example.com")
+        if http2:
+            head = b"\x82\x87\x04\x03/1k\x01\x0eh0.example.com"
+            stream.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04\x00" + bytes(4)
+                           + len(head).to_bytes(3, "big") + b"\x01\x05\x00\x00\x00\x01" + head)
+            data, ended = b"", False
+            while not ended:
+                more = stream.recv(1 << 16)
+                if not more:
+                    raise Invalid("a connection was closed")
+                data += more
+                while len(data) >= 9 and len(data) >= 9 + int.from_bytes(data[:3], "big"):
+                    length, kind, flags = int.from_bytes(data[:3], "big"), data[3], data[4]
+                    if kind in (3, 7):
+                        raise Invalid(f"frame {kind}: {data[:40]!r}")
+                    ended |= kind in (0, 1) and flags & 1 == 1
+                    data = data[9 + length:]
+        else:
+            stream.sendall(b"GET /1k HTTP/1.1\r\nHost: h0.example.com\r\n\r\n")
+            data = b""
+            while len(data.partition(b"\r\n\r\n")[2]) < SIZES["/1k"]:
+                more = stream.recv(1 << 16)
+                if not more:
+                    raise Invalid("a connection was closed")
+                data += more
+        return stream
+
+    warm = [connect() for _ in range(50)]
+    for stream in warm:
+        stream.close()
+    time.sleep(0.5)
+    before = pss_kb(contestant.pid)
+    streams = []
+    try:
+        for _ in range(number):
+            streams.append(connect())
+        time.sleep(1)
+        return (pss_kb(contestant.pid) - before) / number
+    finally:
+        for stream in streams:
+            stream.close()
 
 
 def reconnect(bench, contestant, path, seconds, concurrency=32):

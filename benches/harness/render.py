@@ -10,12 +10,12 @@ def render(template, values, backend_ports):
     """The text of `template` with every block repeated and every @NAME@ of `values` replaced."""
     hosts = [f"h{n}.example.com" for n in range(HOSTS)]
 
-    def sites(pool):
-        return ", ".join(f"http://{host}:{values['PORT']}" for host in hosts[pool::POOLS])
+    def sites(pool, scheme="http", port="PORT"):
+        return ", ".join(f"{scheme}://{host}:{values[port]}" for host in hosts[pool::POOLS])
 
     loops = {
         "backend": [{"BACKEND": n + 1, "BACKEND_PORT": port} for n, port in enumerate(backend_ports)],
-        "pool": [{"POOL": n, "SITES": sites(n)} for n in range(POOLS)],
+        "pool": [{"POOL": n, "SITES": sites(n), "SECURE_SITES": sites(n, "https", "TLS_PORT")} for n in range(POOLS)],
         "host": [{"HOST": host, "N": n, "POOL": n % POOLS} for n, host in enumerate(hosts)],
     }
     lines = iter(template.splitlines())

@@ -65,11 +65,13 @@ def bursts(bench, scenario):
     options = scenario.options
     make, path = options["load"], options["path"]
     own = [started(bench, **extra) for extra in options.get("extra", []) if extra["kind"] in bench.kinds]
-    contestants = own if options.get("only_extra") else bench.contestants + own
+    others = [one for one in bench.contestants if one.kind not in options.get("without", ())]
+    contestants = own if options.get("only_extra") else others + own
     cores = options.get("load_cores")
 
     def once(contestant, seconds=bench.seconds):
-        seen = measure.burst(bench, contestant, make(bench, contestant, path, seconds), path, cores)
+        seen = measure.burst(bench, contestant, make(bench, contestant, path, seconds), path, cores,
+                             options.get("requests_pass", True))
         return {"cpu": seen["cpu_us"], "rps": seen["rps"], "busy": 100 * seen["proxy_busy"],
                 "others": 100 * seen["others_on_core"]}
 
@@ -111,6 +113,21 @@ def idle(bench, scenario):
             fresh.stop()
 
     return interleaved(bench, bench.contestants, 1 if bench.quick else 3, once)
+
+
+def idle_tls(bench, scenario):
+    """The same over TLS, by HTTP/1 and by HTTP/2."""
+    def once(contestant):
+        values = {}
+        for key in ("h1", "h2"):
+            fresh = contestant.twin().start()
+            try:
+                values[key] = measure.idle_tls_kb(fresh, 2_000, key == "h2")
+            finally:
+                fresh.stop()
+        return values
+
+    return interleaved(bench, [one for one in bench.contestants if one.kind != "pingora"], 1 if bench.quick else 3, once)
 
 
 def startup(bench, scenario):
@@ -182,6 +199,16 @@ SCENARIOS = [
               Metric("p999", "p99.9", "µs", digits=0)], latency),
     Scenario("idle", "memory of 9,000 idle keep-alive connections after one request each (PSS; no kernel memory)",
              [Metric("kb", "per connection", "KiB", 6, 4, absolute=True, digits=2)], idle),
+    Scenario("tls-1k", "HTTP/1.1 over TLS 1.3, keep-alive, 1 KiB answer; 64 connections, proxy on one core",
+             _cpu(0.90, 0.75), bursts, {"load": measure.wrk_tls, "path": "/1k", "without": {"pingora"}}),
+    Scenario("tls-new", "full TLS 1.3 handshakes, P-256, connect and close included; one after the other, proxy on one core",
+             _cpu(0.80, 0.60), bursts, {"load": measure.handshakes, "path": "/0", "without": {"pingora"}, "requests_pass": False}),
+    Scenario("h2-1k", "HTTP/2 over TLS 1.3, 1 KiB answer; 16 connections of 8 streams, proxy on one core",
+             [Metric("cpu", "CPU per request", "µs", 1.05, against=("nginx",)), *_cpu()[1:]],
+             bursts, {"load": measure.h2load, "path": "/1k", "without": {"pingora"}}),
+    Scenario("idle-tls", "memory of 2,000 idle connections over TLS after one request each (PSS; no kernel memory)",
+             [Metric("h1", "per connection, HTTP/1.1", "KiB", absolute=True, digits=2),
+              Metric("h2", "per connection, HTTP/2", "KiB", absolute=True, digits=2)], idle_tls),
     Scenario("startup", "a fresh process with 1,000 routes",
              [Metric("ms", "start to first 200", "ms", 100, 30, absolute=True),
               Metric("mb", "PSS at start", "MiB")], startup),

@@ -226,6 +226,11 @@ async fn either(connection: Connection, mut stream: Stream) {
         }
     };
     connection.presence.idle.set(false);
+    // Neither of the two: there is no language to say so in.
+    let line = buffer.filled().split(|byte| *byte == b'\n').next().filter(|line| line.len() < buffer.len());
+    if !is_http2 && line.is_some_and(|line| memchr::memmem::find(line, b" HTTP/1.").is_none()) {
+        return worker.buffers.give_back(buffer);
+    }
     match listener.http2.as_ref().filter(|_| is_http2) {
         Some(settings) => Box::pin(h2::serve(connection, stream, buffer, settings)).await,
         None => Box::pin(serve(connection, stream, buffer)).await,
