@@ -110,15 +110,18 @@ async fn relayed_clients_pass_to_the_new_process_and_to_the_one_after_it_and_not
             assert_eq!(listed(&site).await, before, "generation {generation}");
         }
         assert_eq!(logins(&site), logged_in, "{}", site.world.gateway().log());
-        // They are the new process's in every respect.
-        let (code, text) = command(&site, &["drain", "a", "--wait"]).await;
-        assert_eq!(code, 0, "{text}\n{}", site.world.gateway().log());
-        assert_eq!(site.spread().await.get("b"), Some(&6), "{:?}", site.clients().await);
     })
     .await;
-    account.settle("upgraded twice and drained", &ledger);
+    account.settle("upgraded twice", &ledger);
     assert!(account.failed.is_empty(), "{:#?}\n{}", account.failed, site.world.gateway().log());
     assert_eq!(account.told, 0, "nothing was cut\n{}", site.world.gateway().log());
+    // They are the new process's in every respect.
+    let (code, text) = command(&site, &["drain", "a", "--wait"]).await;
+    assert_eq!(code, 0, "{text}\n{}", site.world.gateway().log());
+    assert_eq!(site.spread().await.get("b"), Some(&6), "{:?}", site.clients().await);
+    for n in 0..lines.len() {
+        served(&site, &format!("h{n}.test")).await;
+    }
     let counted = site.metric("", &["frps=\"b\""]).await;
     assert!((counted - 6.0).abs() < 0.1, "{counted} connections counted");
     for client in &clients {

@@ -196,6 +196,15 @@ enum Moved {
     Lost,
 }
 
+/// One move.
+struct Move {
+    /// What the client had where it was.
+    tunnels: Tunnels,
+    /// Requests that were cut.
+    cut: u32,
+    came: Moved,
+}
+
 /// While it exists nothing new is sent to these endpoints.
 struct Leaving(Vec<Arc<Endpoint>>);
 
@@ -219,10 +228,16 @@ impl Mover {
     /// Empties `frps` until aborted: clients that come later are moved too.
     pub async fn empty(self, frps: String) {
         tracing::info!(%frps, "drain begins");
+        self.migrations.forget(&frps);
+        // Of clients that were moved: frps may list them for a moment still.
+        let mut gone = Tunnels::new();
         let mut told = "";
         loop {
             let clients = self.migrations.clients.of(&frps);
-            let unmovable = self.unmovable(&frps, &clients);
+            let mut unmovable = self.unmovable(&frps, &clients);
+            unmovable
+                .retain(|tunnel| gone.get(&*tunnel.proxy.name).is_none_or(|old| old.proxy != tunnel.proxy));
+            let unmovable: Vec<_> = unmovable.iter().map(|tunnel| tunnel.proxy.name.clone()).collect();
             let state = match (clients.is_empty(), unmovable.is_empty()) {
                 (false, _) => "moving",
                 (true, true) => "drained",
@@ -251,8 +266,17 @@ impl Mover {
                 tokio::time::sleep(IDLE).await;
                 continue;
             };
-            if self.moved(&frps, client, self.deadline()).await == Moved::Lost {
-                tokio::time::sleep(PAUSE).await;
+            let Move { tunnels, cut, came } = self.moved(&frps, client, self.deadline()).await;
+            self.migrations.note(&frps, |progress| {
+                progress.cut += u64::from(cut);
+                match came {
+                    Moved::To(_) | Moved::Gone => progress.moved += 1,
+                    Moved::Lost => progress.failed += 1,
+                }
+            });
+            match came {
+                Moved::To(_) | Moved::Gone => gone.extend(tunnels),
+                Moved::Lost => tokio::time::sleep(PAUSE).await,
             }
         }
     }
@@ -269,7 +293,8 @@ impl Mover {
             let client =
                 known.unwrap_or(Client { id: next.id, peer: next.peer, user: None, client_id: None });
             // All together have as long as one has otherwise.
-            if self.moved(&next.frps, &client, deadline.max(Instant::now() + WINDOW)).await == Moved::Gone {
+            let moved = self.moved(&next.frps, &client, deadline.max(Instant::now() + WINDOW)).await;
+            if moved.came == Moved::Gone {
                 tokio::time::sleep(PACE).await;
             }
         }
@@ -298,7 +323,7 @@ impl Mover {
     async fn even_out(&self) -> Result<(), String> {
         loop {
             let Some((frps, client)) = self.surplus() else { return Ok(()) };
-            match self.moved(&frps, &client, self.deadline()).await {
+            match self.moved(&frps, &client, self.deadline()).await.came {
                 Moved::To(to) if to == frps => {
                     return Err(format!(
                         "a client of {frps} came back there: its listener's rule (place, together) wants it so"
@@ -327,14 +352,14 @@ impl Mover {
         Some((name.clone(), clients.first()?.clone()))
     }
 
-    fn unmovable(&self, frps: &str, clients: &[Client]) -> Vec<String> {
+    fn unmovable(&self, frps: &str, clients: &[Client]) -> Vec<Arc<Tunnel>> {
         let state = self.board.load();
         let Some(known) = state.frps.get(frps) else { return Vec::new() };
         let tunnels = known.table.values().filter(|tunnel| is_unmovable(tunnel, clients));
-        tunnels.map(|tunnel| tunnel.proxy.name.clone()).collect()
+        tunnels.map(Arc::clone).collect()
     }
 
-    async fn moved(&self, frps: &str, client: &Client, deadline: Instant) -> Moved {
+    async fn moved(&self, frps: &str, client: &Client, deadline: Instant) -> Move {
         let begun = Instant::now();
         let before: Tunnels = {
             let state = self.board.load();
@@ -349,13 +374,6 @@ impl Mover {
         self.migrations.clients.cut(client.id);
         let moved = self.appears(frps, client, &before).await;
         drop(leaving);
-        self.migrations.note(frps, |progress| {
-            progress.cut += u64::from(in_flight);
-            match moved {
-                Moved::To(_) | Moved::Gone => progress.moved += 1,
-                Moved::Lost => progress.failed += 1,
-            }
-        });
         let (user, tunnels, took) =
             (client.user.as_deref().unwrap_or_default(), names.len(), begun.elapsed());
         match &moved {
@@ -371,7 +389,7 @@ impl Mover {
                 self.audit.moved(frps, "", user, tunnels);
             }
         }
-        moved
+        Move { tunnels: before, cut: in_flight, came: moved }
     }
 
     /// Waits until the tunnels are up on another frps, or on this one again.
