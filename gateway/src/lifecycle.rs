@@ -175,7 +175,8 @@ async fn serve(
     let published = Published::default();
     let access_log = AccessLogHandle::off();
     let audit = AuditHandle::off();
-    let workers = Workers::start(workers, &published, &access_log).map_err(system("data-plane threads"))?;
+    let workers =
+        Workers::start(workers, &published, &access_log, &audit).map_err(system("data-plane threads"))?;
     let workers = Arc::new(workers);
     let clients = Arc::new(RelayedClients::new(Arc::clone(&published)));
     let migrations = Arc::new(Migrations::new(Arc::clone(&clients) as _));

@@ -40,6 +40,8 @@ pub struct ClientView {
     /// Unix seconds.
     since: u64,
     tls_ended: bool,
+    /// Whose certificate it has shown; checked. Null = it has shown none.
+    certificate: Option<String>,
 }
 
 impl From<RelayInfo> for ClientView {
@@ -55,6 +57,7 @@ impl From<RelayInfo> for ClientView {
             client_id: Some(info.client_id).filter(|id| !id.is_empty()),
             since: info.opened.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
             tls_ended: info.tls_ended,
+            certificate: info.certificate.map(Into::into),
         }
     }
 }

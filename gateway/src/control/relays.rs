@@ -71,7 +71,7 @@ impl Kind {
 pub struct RunHash([u8; 16]);
 
 /// Why a connection was given up before it was relayed, as the `reason` label.
-pub const REFUSALS: [&str; 6] = ["slow", "unknown", "too_many", "tls", "no_frps", "gone"];
+pub const REFUSALS: [&str; 7] = ["slow", "unknown", "too_many", "tls", "no_frps", "gone", "certificate"];
 
 /// Index into [`REFUSALS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +88,8 @@ pub enum Refusal {
     NoFrps,
     /// It went away itself.
     Gone,
+    /// Its certificate doesn't let it in.
+    Certificate,
 }
 
 impl Refusal {
@@ -123,6 +125,8 @@ pub struct RelayInfo {
     pub opened: SystemTime,
     /// TLS ends at the gateway, so the connection can't be handed on as a socket.
     pub tls_ended: bool,
+    /// Whose certificate it has shown to the gateway; verified.
+    pub certificate: Option<Box<str>>,
 }
 
 #[derive(Debug)]
@@ -228,6 +232,8 @@ pub struct Request<'a> {
     pub run: Option<RunHash>,
     /// TLS ends here.
     pub tls_ended: bool,
+    /// Whose certificate it has shown.
+    pub certificate: Option<&'a str>,
 }
 
 /// Where a connection goes.
@@ -364,6 +370,7 @@ impl Relays {
             run: request.run,
             opened: wall,
             tls_ended: request.tls_ended,
+            certificate: request.certificate.map(Into::into),
         };
         let entry = Entry::new(info, &frps, key, request.kind == Kind::Opaque);
         let registered = entry.registered(self);

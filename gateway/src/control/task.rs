@@ -314,6 +314,15 @@ impl Control {
         let _names = Running(tokio::spawn(names).abort_handle());
         let keep = tls::keeper::keep(Arc::clone(&self.handle.certificates));
         let _certificates = Running(tokio::spawn(keep).abort_handle());
+        let (certificates, workers) =
+            (Arc::clone(&self.handle.certificates), Arc::clone(&self.parts.workers));
+        let judge = async move {
+            loop {
+                certificates.clients_changed().await;
+                workers.judge_clients();
+            }
+        };
+        let _judge = Running(tokio::spawn(judge).abort_handle());
         let mut tidy = interval(TIDY);
         tidy.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // Said from here, since it is this loop that must not hang.

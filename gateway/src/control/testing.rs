@@ -250,7 +250,9 @@ impl Rig {
         let first = reload::load(&path).unwrap_or_else(|faults| panic!("{faults:#?}"));
         let published = Published::default();
         let access_log = AccessLogHandle::off();
-        let workers = Arc::new(Workers::start(2, &published, &access_log).unwrap());
+        let workers = Arc::new(
+            Workers::start(2, &published, &access_log, &crate::telemetry::audit::AuditHandle::off()).unwrap(),
+        );
         let admin = first.config.admin.listen;
         let (mut control, handle) = Control::new(Parts {
             path,

@@ -235,7 +235,7 @@ pub fn write(
         pool: split.map(|split| &*split.pool.name),
         endpoint,
         attempts: report.attempts,
-        client: connection.client.as_ref().map(|client| &*client.name),
+        client: connection.client().map(|client| &*client.name),
         pick: (report.attempts > 0).then(|| report.why.reason.label()),
         among: (report.attempts > 0).then(|| report.why.among.label()),
         held_ms: report.held.map(|held| (held.as_secs_f64() * 1e6).round() / 1e3),

@@ -170,7 +170,7 @@ async fn once<'a>(
         Onward {
             listener,
             peer: request.connection.peer,
-            client: request.connection.client.as_deref(),
+            client: request.connection.client().map(|client| &**client),
             upgrade,
             hide_cookie: request.split.pool.sealer.as_ref().map(|sealer| sealer.name()),
             ask_first: attempt.ask_first,

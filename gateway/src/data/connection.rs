@@ -60,8 +60,6 @@ pub struct Connection {
     pub peer: IpAddr,
     /// What the drain knows of us.
     pub presence: Rc<Presence>,
-    /// Whose certificate the visitor has shown; `None` = it has shown none.
-    pub client: Option<Arc<ClientIdentity>>,
     /// Who the connection is from.
     from: SocketAddr,
     /// The address that was connected to, as a PROXY protocol header told.
@@ -89,6 +87,18 @@ impl Connection {
     pub fn addresses(&self, stream: &TcpStream) -> (SocketAddr, SocketAddr) {
         let own = || stream.local_addr().unwrap_or_else(|_gone| SocketAddr::from(([0, 0, 0, 0], 0)));
         (self.from, self.to.unwrap_or_else(own))
+    }
+
+    /// Whose certificate the visitor has shown; `None` = it has shown none.
+    #[must_use]
+    pub fn client(&self) -> Option<&Arc<ClientIdentity>> {
+        self.presence.client.get().map(|(_, client)| client)
+    }
+
+    /// The visitor has shown this certificate. Once.
+    pub fn has_shown(&self, client: Arc<ClientIdentity>) {
+        let known = self.presence.client.set((self.peer, client));
+        debug_assert!(known.is_ok(), "a connection has one handshake");
     }
 
     fn is_from(&mut self, from: SocketAddr) {
@@ -186,17 +196,7 @@ pub fn enter(
     worker.enter(slot, |presence, number| {
         let from = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let worker = Rc::clone(worker);
-        task(Connection {
-            worker,
-            peer: from.ip(),
-            from,
-            to: None,
-            presence,
-            client: None,
-            slot,
-            number,
-            listener,
-        })
+        task(Connection { worker, peer: from.ip(), from, to: None, presence, slot, number, listener })
     });
 }
 

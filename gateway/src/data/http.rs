@@ -141,7 +141,7 @@ async fn round(
         let (found, chosen) = find_route(connection, snapshot, listener, buffer, scratch)?;
         route = Some(found);
         let in_route = line::admit(found.gate.as_ref(), worker.id, "limits.in_flight of the route")?;
-        match found.refuses(connection.client.as_deref()) {
+        match found.refuses(connection.client().map(|client| &**client)) {
             Some(why) => Err(Stop::Refused(Refusal::ClientRefused, why)),
             None => Ok((found, chosen, (in_listener, in_route))),
         }
@@ -333,7 +333,7 @@ fn find_route<'a>(
         head,
         wire,
         host: &scratch.host,
-        client: connection.client.as_deref(),
+        client: connection.client().map(|client| &**client),
         https: headers::is_https(head, wire, listener, connection.peer),
     };
     let found = listener.router.find(&snapshot.tunnels, &view);

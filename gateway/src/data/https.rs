@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 
 use super::{
     buffer::Buffer,
+    client,
     connection::{self, Connection},
     h2,
     io::{Elapsed, until},
@@ -51,6 +52,7 @@ pub async fn serve(connection: Connection, mut socket: TcpStream) {
     }
     let Some(tls) = &listener.tls else { return };
     // On the heap while it lasts.
+    let gate = tls.client_gate();
     let handshake = Box::pin(accept(socket, tls, opening.filled()));
     let shaken = until(Some(deadline), handshake).await;
     worker.buffers.give_back(opening);
@@ -58,6 +60,10 @@ pub async fn serve(connection: Connection, mut socket: TcpStream) {
     let stream = match shaken {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
+            let reason = error.get_ref().and_then(|inner| inner.downcast_ref());
+            if reason.is_some_and(|reason| client::refused(&worker, &listener, connection.peer, reason)) {
+                return count(&worker, &listener, Handshake::Failed);
+            }
             if let Some(suppressed) = worker.may_complain("TLS handshake failed") {
                 let peer = connection.peer;
                 tracing::info!(listener = &*listener.name, %peer, %error, suppressed, "TLS handshake failed");
@@ -67,6 +73,14 @@ pub async fn serve(connection: Connection, mut socket: TcpStream) {
         Ok(Err(_)) => return count(&worker, &listener, Handshake::Gone),
         Err(Elapsed) => return count(&worker, &listener, Handshake::Slow),
     };
+    match client::introduced(stream.session().peer_certificates(), tls, gate.as_ref()) {
+        Ok(None) => {}
+        Ok(Some(client)) => connection.has_shown(client),
+        Err((client, why)) => {
+            client::turned_away(&worker, &listener, connection.peer, Some(&client), why);
+            return count(&worker, &listener, Handshake::Failed);
+        }
+    }
     let resumed = stream.session().handshake_kind() == Some(rustls::HandshakeKind::Resumed);
     count(&worker, &listener, if resumed { Handshake::Resumed } else { Handshake::Full });
     if stream.session().alpn_protocol() == Some(ACME_TLS_ALPN) {

@@ -13,6 +13,7 @@ pub mod attempt;
 pub mod attempts;
 pub mod auth;
 pub mod buffer;
+pub mod client;
 pub mod connect;
 pub mod connection;
 pub mod exchange;

@@ -1,10 +1,10 @@
 //! Data-plane threads: one runtime each, everything a request writes to is the thread's own.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     collections::{HashMap, HashSet},
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     rc::Rc,
     sync::{
         Arc,
@@ -28,6 +28,7 @@ use super::{
     absent::Absences,
     access_log::AccessLogHandle,
     buffer::Buffers,
+    client,
     exchange::Scratch,
     frp::hand_on::{self, Handing, Offer, Parcel},
     hold::Lines,
@@ -39,7 +40,11 @@ use super::{
 use crate::{
     clock,
     snapshot::{Published, Snapshot},
-    telemetry::shard::{Counter, Shards, WorkerId},
+    telemetry::{
+        audit::AuditHandle,
+        shard::{Counter, Shards, WorkerId},
+    },
+    tls::ClientIdentity,
 };
 
 /// How often a worker closes idle upstream connections that are over.
@@ -73,6 +78,8 @@ enum Command {
     TakeOver(Box<Parcel>),
     /// Whoever is left, ends.
     End(oneshot::Sender<u64>),
+    /// What judges clients' certificates has changed.
+    Judge,
 }
 
 /// What becomes of the listening sockets when everything ends.
@@ -99,15 +106,21 @@ impl Workers {
     ///
     /// # Errors
     /// A thread or its runtime can't be made.
-    pub fn start(count: usize, published: &Published, access_log: &AccessLogHandle) -> io::Result<Self> {
+    pub fn start(
+        count: usize,
+        published: &Published,
+        access_log: &AccessLogHandle,
+        audit: &AuditHandle,
+    ) -> io::Result<Self> {
         let connections = Arc::new(Shards::new(count));
         let background = Arc::new(Shards::new(count));
         let mut commands = Vec::with_capacity(count);
         for index in 0..count {
             let (sender, receiver) = mpsc::unbounded_channel();
             let (started, starting) = std_mpsc::channel();
-            let (published, access_log) = (Arc::clone(published), access_log.clone());
+            let published = Arc::clone(published);
             let counters = (Arc::clone(&connections), Arc::clone(&background));
+            let (access_log, audit) = (access_log.clone(), audit.clone());
             thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
                 let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
                 let runtime = match runtime {
@@ -120,7 +133,8 @@ impl Workers {
                         return;
                     }
                 };
-                let worker = Rc::new(Worker::new(WorkerId(index), published, access_log, counters));
+                let logs = (access_log, audit);
+                let worker = Rc::new(Worker::new(WorkerId(index), published, logs, counters));
                 runtime.block_on(run(worker, receiver));
             })?;
             starting.recv().map_err(|_gone| io::Error::other("a worker thread ended at start"))??;
@@ -160,6 +174,14 @@ impl Workers {
 
     /// Ends everything, letting exchanges finish `within` that time. Returns the number of connections cut. Where another process
     /// serves already, clients of an `frp` listener stay, to be handed on: see [`Self::hand_on`], [`Self::end`].
+    /// Has everybody judged again who has shown a certificate; who isn't good any more is cut.
+    pub fn judge_clients(&self) {
+        for worker in &self.commands {
+            drop(worker.send(Command::Judge));
+        }
+    }
+
+    /// Ends everything, letting exchanges finish `within` that time. Returns the number of connections cut.
     pub async fn drain(&self, within: Duration, leaving: Leaving) -> u64 {
         self.ask(|done| Command::Drain { within, leaving, done }).await
     }
@@ -228,6 +250,8 @@ pub struct Worker {
     pub idle: IdleConnections,
     /// Where access-log lines go.
     pub access_log: AccessLogHandle,
+    /// Where audit lines go.
+    pub audit: AuditHandle,
     /// What was learnt from frps's 404 pages.
     pub absences: RefCell<Absences>,
     /// Randomness for policies and splits.
@@ -268,6 +292,8 @@ pub struct Presence {
     /// It carries the exchanges of others, and ends when nobody else is left.
     background: Cell<bool>,
     slot: Cell<usize>,
+    /// Who connected, and whose certificate they have shown.
+    pub client: OnceCell<(IpAddr, Arc<ClientIdentity>)>,
     /// It is to end now, if it is idle.
     leaving: Cell<bool>,
     /// Wakes its task to see that.
@@ -300,7 +326,7 @@ impl Worker {
     fn new(
         id: WorkerId,
         published: Published,
-        access_log: AccessLogHandle,
+        (access_log, audit): (AccessLogHandle, AuditHandle),
         (connections, background): (Arc<Shards<Counter>>, Arc<Shards<Counter>>),
     ) -> Self {
         let seed = foldhash::fast::RandomState::default();
@@ -310,6 +336,7 @@ impl Worker {
             buffers: Buffers::default(),
             idle: IdleConnections::default(),
             access_log,
+            audit,
             absences: RefCell::default(),
             rng: RefCell::new(Rng::seeded(seed)),
             news: Notify::new(),
@@ -461,6 +488,22 @@ impl Worker {
             .collect()
     }
 
+    /// Connections whose client has shown a certificate: number, slot of the listener, who connected, who that is.
+    #[must_use]
+    pub fn certified(&self) -> Vec<(u64, usize, IpAddr, Arc<ClientIdentity>)> {
+        let open = self.open.borrow();
+        let of = |(number, (presence, _)): (&u64, &(Rc<Presence>, AbortHandle))| {
+            let (peer, client) = presence.client.get()?;
+            Some((*number, presence.slot.get(), *peer, Arc::clone(client)))
+        };
+        open.iter().filter_map(of).collect()
+    }
+
+    /// Ends a connection at once.
+    pub fn cut_one(&self, number: u64) {
+        self.cut_some(&[number]);
+    }
+
     fn cut_some(&self, numbers: &[u64]) {
         let handles: Vec<_> = {
             let open = self.open.borrow();
@@ -531,6 +574,7 @@ async fn run(worker: Rc<Worker>, mut commands: mpsc::UnboundedReceiver<Command>)
         match command {
             None => return,
             Some(Command::News) => worker.news.notify_waiters(),
+            Some(Command::Judge) => drop(spawn_local(client::judge(Rc::clone(&worker)))),
             Some(Command::Open { slot, socket }) => {
                 worker.closed_slots.borrow_mut().remove(&slot);
                 match socket {

@@ -216,7 +216,13 @@ mod tests {
     impl Line {
         fn new() -> Self {
             let (old, new) = pair().unwrap();
-            let workers = Workers::start(0, &Published::default(), &AccessLogHandle::off()).unwrap();
+            let workers = Workers::start(
+                0,
+                &Published::default(),
+                &AccessLogHandle::off(),
+                &crate::telemetry::audit::AuditHandle::off(),
+            )
+            .unwrap();
             Self { old: Channel::new(old).unwrap(), new: Channel::new(new).unwrap(), workers }
         }
 

@@ -1,7 +1,7 @@
 //! The audit log: one JSON line per login, claim, refusal, takeover and loss of a tunnel, and per change of configuration. Never a
 //! secret: no token, key, run id, password or plugin path.
 
-use std::{io, time::SystemTime};
+use std::{io, net::IpAddr, time::SystemTime};
 
 use frp_gateway_config::model::AccessLog;
 use serde::Serialize;
@@ -10,7 +10,9 @@ use crate::{
     control::effect::Notice,
     data::access_log::rfc3339,
     frps::{heard::Heard, plugin::Told},
+    snapshot::Listener,
     telemetry::lines::Lines,
+    tls::ClientIdentity,
 };
 
 /// Where audit lines go. Never blocks: a destination that is too slow loses lines, which are counted.
@@ -35,6 +37,15 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
     address: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
+    listener: &'a str,
+    /// Whose certificate it is, its serial number and who has signed it.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    client: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    serial: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    issuer: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
     way: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
@@ -42,6 +53,21 @@ struct Line<'a> {
     by: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     generation: Option<u64>,
+}
+
+/// What happened to a client that has shown a certificate.
+#[derive(Debug, Clone, Copy)]
+pub struct Certified<'a> {
+    /// `client_refused` or `client_cut`.
+    pub event: &'a str,
+    /// Where.
+    pub listener: &'a Listener,
+    /// From where it came.
+    pub peer: IpAddr,
+    /// Who it is.
+    pub client: &'a ClientIdentity,
+    /// Why: [`UNWELCOME`](crate::tls::client::UNWELCOME).
+    pub reason: &'a str,
 }
 
 impl AuditHandle {
@@ -99,6 +125,25 @@ impl AuditHandle {
                 ..line
             },
             Heard::Closing { name, user } => Line { event: "closing", proxy: name, user: Some(user), ..line },
+        });
+    }
+
+    /// A client with a certificate of an authority that is trusted.
+    pub fn certified(&self, told: Certified<'_>) {
+        if !self.0.is_on() {
+            return;
+        }
+        let Certified { event, listener, peer, client, reason } = told;
+        self.write(Line {
+            event,
+            listener: &listener.name,
+            address: &peer.to_string(),
+            client: &client.name,
+            serial: &client.serial,
+            issuer: &client.issuer,
+            reason: Some(reason),
+            by: "gateway",
+            ..Line::default()
         });
     }
 

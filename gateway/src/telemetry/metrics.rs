@@ -67,6 +67,10 @@ table! {
         "Connections closed because the PROXY protocol header that their peer must send was missing, malformed or late."
     TLS_HANDSHAKES: Counter "frp_gateway_tls_handshakes_total" ["listener", "result"]
         "Handshakes of https listeners by how they ended: full, resumed (by a ticket), failed (one side refused, the log says why), slow (timeouts.header), gone (the visitor went away). Only series that were touched are shown."
+    CLIENTS_REFUSED: Counter "frp_gateway_clients_refused_total" ["listener", "reason"]
+        "Handshakes that ended for the client's certificate: no_certificate, unknown_issuer, expired (or not valid yet), revoked, not_allowed, bad_certificate. Only series that were touched are shown."
+    CLIENTS_CUT: Counter "frp_gateway_clients_cut_total" ["listener", "reason"]
+        "Connections cut because their client's certificate isn't good any more, by the same reasons. Only series that were touched are shown."
     CONNECTIONS_UPGRADED: Gauge "frp_gateway_connections_upgraded" ["listener"]
         "Visitors' connections that changed protocol (WebSocket) and are open now."
     EXCHANGES_ABORTED: Counter "frp_gateway_exchanges_aborted_total" ["listener"]
@@ -156,7 +160,7 @@ table! {
     CONTROL_REPLAYED: Counter "frp_gateway_control_connections_replayed_total" ["listener", "frps"]
         "Connections of frpc that went to another frps because this one did not answer."
     CONTROL_REFUSED: Counter "frp_gateway_control_connections_refused_total" ["listener", "reason"]
-        "Connections of frpc given up before an frps answered: slow (timeouts.header), unknown (not FRP), too_many (of one address, not logged in), tls, no_frps, gone (the client itself). Only series that were touched are shown."
+        "Connections of frpc given up before an frps answered: slow (timeouts.header), unknown (not FRP), too_many (of one address, not logged in), tls, certificate (the client's), no_frps, gone (the client itself). Only series that were touched are shown."
     PLUGIN_CALLS: Counter "frp_gateway_plugin_calls_total" ["op", "result"]
         "Plugin calls of frps by operation and what was answered. Only series that were touched are shown."
     PLUGIN_DENIED: Counter "frp_gateway_plugin_denied_total" ["reason"]

@@ -4,7 +4,10 @@
 use std::sync::Arc;
 
 use super::shard::{Counter, Histogram, Shards};
-use crate::data::reason::{Among, Because};
+use crate::{
+    data::reason::{Among, Because},
+    tls::client::UNWELCOME,
+};
 
 /// Status class of an answer, as the `class` label.
 pub const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
@@ -176,6 +179,10 @@ pub struct ListenerShard {
     pub proxy_header_errors: Counter,
     /// Handshakes of an https listener: [`HANDSHAKES`].
     pub handshakes: [Counter; HANDSHAKES.len()],
+    /// Clients that weren't let in for their certificate: [`UNWELCOME`](crate::tls::client::UNWELCOME).
+    pub clients_refused: [Counter; UNWELCOME.len()],
+    /// Clients whose connection was cut, since their certificate isn't good any more.
+    pub clients_cut: [Counter; UNWELCOME.len()],
     /// Answers that the gateway made itself, by [`crate::error::ERROR_CLASSES`].
     pub own_answers: [Counter; crate::error::ERROR_CLASSES.len()],
     /// Connections that changed protocol and are open now.

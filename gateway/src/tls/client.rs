@@ -3,7 +3,7 @@
 //! [`load`] makes a [`ClientGate`] of files. The gate judges in the handshake, and again ([`ClientGate::still`]) when the files
 //! have changed: one and the same rule for new connections and for open ones.
 
-use std::{fmt, path::Path, sync::Arc, time::SystemTime};
+use std::{cell::Cell, fmt, path::Path, sync::Arc, time::SystemTime};
 
 use frp_gateway_config::model::{ClientAuth, ClientAuthMode, Identity};
 use rustls::{
@@ -112,7 +112,7 @@ impl ClientGate {
     pub fn still(&self, client: &ClientIdentity, now: SystemTime) -> Result<(), Unwelcome> {
         let Some((leaf, rest)) = client.chain.split_first() else { return Ok(()) };
         let now = UnixTime::since_unix_epoch(now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default());
-        match self.verify_client_cert(leaf, rest, now) {
+        match self.judge(leaf, rest, now) {
             Ok(_) => Ok(()),
             Err(error) => Err(Unwelcome::of(&error).unwrap_or(Unwelcome::Bad)),
         }
@@ -123,6 +123,19 @@ impl ClientGate {
     pub fn mode(&self) -> ClientAuthMode {
         self.mode
     }
+}
+
+thread_local! {
+    /// Who the last handshake of this thread refused by its certificate. rustls has no other way out for it that leaves the
+    /// alert right.
+    static REFUSED: Cell<Option<Arc<ClientIdentity>>> = const { Cell::new(None) };
+}
+
+/// Whose certificate made the handshake fail: to be asked on the same thread, before another handshake goes on there. `None` where
+/// nobody that is trusted has signed it: then it tells nothing.
+#[must_use]
+pub fn last_refused() -> Option<Arc<ClientIdentity>> {
+    REFUSED.take()
 }
 
 impl ClientCertVerifier for ClientGate {
@@ -138,6 +151,44 @@ impl ClientCertVerifier for ClientGate {
     }
 
     fn verify_client_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let judged = self.judge(leaf, intermediates, now);
+        REFUSED.set(match &judged {
+            Ok(_) | Err(Error::InvalidCertificate(CertificateError::UnknownIssuer)) => None,
+            Err(_) => ClientIdentity::of(std::slice::from_ref(leaf)).ok().map(Arc::new),
+        });
+        judged
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, certificate, signed, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signed, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+impl ClientGate {
+    fn judge(
         &self,
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
@@ -165,28 +216,6 @@ impl ClientCertVerifier for ClientGate {
             }
         }
         Err(worst)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, certificate, signed, &self.algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, certificate, signed, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
     }
 }
 

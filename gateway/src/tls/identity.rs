@@ -91,17 +91,7 @@ impl ClientIdentity {
     /// One that nobody has shown: `spiffe://…`, `dns:NAME` or `cn:TEXT`, to ask what would become of it.
     #[must_use]
     pub fn supposed(text: &str) -> Option<Self> {
-        let mut told = Self {
-            chain: Vec::new(),
-            uri: None,
-            dns: Vec::new(),
-            common_name: None,
-            serial: Box::default(),
-            issuer: Box::default(),
-            fingerprint: Box::default(),
-            name: Box::default(),
-            fields: Box::default(),
-        };
+        let mut told = Self::nobody();
         if is_spiffe(text) {
             told.uri = Some(text.into());
         } else if let Some(name) = text.strip_prefix("dns:") {
@@ -112,6 +102,22 @@ impl ClientIdentity {
             return None;
         }
         Some(told.named())
+    }
+
+    /// One without names.
+    #[must_use]
+    pub fn nobody() -> Self {
+        Self {
+            chain: Vec::new(),
+            uri: None,
+            dns: Vec::new(),
+            common_name: None,
+            serial: Box::default(),
+            issuer: Box::default(),
+            fingerprint: Box::default(),
+            name: Box::default(),
+            fields: Box::default(),
+        }
     }
 
     /// Whether one of its names fits `pattern`.

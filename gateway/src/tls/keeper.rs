@@ -25,7 +25,7 @@ const POLL_SUSPECT: Duration = Duration::from_millis(200);
 /// How long a certificate may wait for its key, and a key for its certificate.
 const PAIR_WAIT: Duration = Duration::from_secs(10);
 /// How long a file may be unreadable or half written.
-const WRITE_WAIT: Duration = Duration::from_secs(1);
+pub(super) const WRITE_WAIT: Duration = Duration::from_secs(1);
 /// A file that was written less than this before it was read may be written again without looking different.
 const RACY: Duration = Duration::from_secs(2);
 /// Days left at which the log warns.
@@ -35,8 +35,9 @@ const MARKS: [u64; 4] = [1, 3, 7, 14];
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Prints([Option<Print>; 3]);
 
+/// How one file looks from outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Print {
+pub(super) struct Print {
     device: u64,
     inode: u64,
     size: u64,
@@ -44,20 +45,25 @@ struct Print {
     changed: (i64, i64),
 }
 
+impl Print {
+    /// `None` = that can't be relied on: the file has to be read.
+    pub(super) fn of(path: &Path, now: SystemTime) -> Option<Self> {
+        let data = std::fs::metadata(path).ok()?;
+        let settled = now.duration_since(data.modified().ok()?).is_ok_and(|age| age >= RACY);
+        settled.then(|| Self {
+            device: data.dev(),
+            inode: data.ino(),
+            size: data.size(),
+            modified: (data.mtime(), data.mtime_nsec()),
+            changed: (data.ctime(), data.ctime_nsec()),
+        })
+    }
+}
+
 impl Prints {
     /// Of these files. To be taken before they are read.
     pub(super) fn of(files: &Certificate, now: SystemTime) -> Self {
-        let print = |path: &Path| {
-            let data = std::fs::metadata(path).ok()?;
-            let settled = now.duration_since(data.modified().ok()?).is_ok_and(|age| age >= RACY);
-            settled.then(|| Print {
-                device: data.dev(),
-                inode: data.ino(),
-                size: data.size(),
-                modified: (data.mtime(), data.mtime_nsec()),
-                changed: (data.ctime(), data.ctime_nsec()),
-            })
-        };
+        let print = |path: &Path| Print::of(path, now);
         Self([print(&files.cert), print(&files.key), files.ocsp.as_deref().and_then(print)])
     }
 
@@ -119,8 +125,9 @@ impl Store {
         }
         let changed = self.swap(swaps, now);
         self.remind(now);
-        let again = self.inner().suspects.values().any(|suspect| !suspect.told);
-        Looked { changed, again }
+        let clients = self.look_at_clients(now, at);
+        let again = self.inner().suspects.values().any(|suspect| !suspect.told) || clients.again;
+        Looked { changed: changed || clients.changed, again }
     }
 
     fn suspect(&self, files: &Certificate, digest: Option<u64>, wrong: Wrong, at: Instant) {

@@ -7,6 +7,7 @@
 //! Who may connect with which certificate of their own is decided in [`client`]; who that is, in [`identity`].
 
 pub mod client;
+mod clients;
 pub mod identity;
 pub mod keeper;
 pub mod leaf;

@@ -15,17 +15,16 @@ use std::{
 };
 
 use frp_gateway_config::model::{Certificate, Config, ListenerTls, UnknownName};
-use rustls::ServerConfig;
 use tokio::sync::Notify;
 
 use super::{
     client,
+    clients::Watched,
     keeper::{Prints, Suspect},
     more::MoreCertificates,
     names::Names,
     pair::{Bytes, Pair, Wrong},
-    provider,
-    terminator::{More, Settings, Terminator},
+    terminator::{InForce, More, Settings, Terminator},
     view::CertificateView,
 };
 
@@ -54,6 +53,8 @@ pub struct Store {
     more: Arc<More>,
     /// Other files are in use than before.
     pub(super) other_files: Notify,
+    /// Who was let in may not be any more.
+    pub(super) clients_changed: Notify,
     swapped: AtomicU64,
     refused: AtomicU64,
 }
@@ -61,7 +62,7 @@ pub struct Store {
 #[derive(Debug, Default)]
 pub(super) struct Inner {
     pub(super) pairs: HashMap<Certificate, Held>,
-    listeners: BTreeMap<String, Ended>,
+    pub(super) listeners: BTreeMap<String, Ended>,
     pub(super) suspects: HashMap<Certificate, Suspect>,
 }
 
@@ -77,11 +78,14 @@ pub(super) struct Held {
 
 /// A listener that ends TLS.
 #[derive(Debug, Clone)]
-struct Ended {
-    terminator: Arc<Terminator>,
+pub(super) struct Ended {
+    pub(super) terminator: Arc<Terminator>,
     certificates: Vec<Certificate>,
     unknown: UnknownName,
     acme: bool,
+    pub(super) settings: Settings,
+    /// The files that judge clients.
+    pub(super) clients: Option<Watched>,
 }
 
 impl Ended {
@@ -95,7 +99,7 @@ impl Ended {
 #[derive(Debug)]
 pub struct Staged {
     pairs: HashMap<Certificate, Held>,
-    listeners: Vec<(String, Ended, Arc<ServerConfig>)>,
+    listeners: Vec<(String, Ended, Arc<InForce>)>,
     now: SystemTime,
 }
 
@@ -125,7 +129,7 @@ impl Store {
             let terminators: HashMap<_, _> = inner
                 .listeners
                 .iter()
-                .map(|(name, ended)| (name.clone(), Arc::clone(&ended.terminator)))
+                .map(|(name, ended)| (name.clone(), (Arc::clone(&ended.terminator), ended.clients.clone())))
                 .collect();
             (inner.pairs.clone(), terminators)
         };
@@ -135,27 +139,32 @@ impl Store {
             let Some(tls) = &listener.tls else { continue };
             let key = format!("listeners[{index}].tls");
             let whole = reader.read_all(tls, &key, &mut faults);
-            let client =
-                match tls.client_auth.as_ref().map(|auth| client::load(auth, &provider(), now)).transpose() {
-                    Ok(loaded) => loaded.map(|loaded| loaded.gate as _),
-                    Err(wrong) => {
-                        let of = |wrong: client::Wrong| TlsFault {
-                            key: format!("{key}.client_auth.{}", wrong.key),
-                            message: wrong.message,
-                        };
-                        faults.extend(wrong.into_iter().map(of));
-                        continue;
-                    }
-                };
+            let before = known.get(&listener.name);
+            let watched = tls
+                .client_auth
+                .as_ref()
+                .map(|auth| Watched::read(auth, before.and_then(|(_, clients)| clients.as_ref()), now));
+            let clients = match watched.transpose() {
+                Ok(clients) => clients,
+                Err(wrong) => {
+                    let of = |wrong: client::Wrong| TlsFault {
+                        key: format!("{key}.client_auth.{}", wrong.key),
+                        message: wrong.message,
+                    };
+                    faults.extend(wrong.into_iter().map(of));
+                    continue;
+                }
+            };
             if !whole {
                 continue;
             }
-            let settings = Settings::of(listener, tls, client);
-            match self.terminator(&settings, known.get(&listener.name)) {
+            let gate = clients.as_ref().map(|clients| Arc::clone(&clients.gate));
+            let settings = Settings::of(listener, tls, gate);
+            match self.terminator(&settings, before.map(|(terminator, _)| terminator)) {
                 Ok((terminator, server)) => {
                     let (certificates, unknown, acme) =
                         (tls.certificates.clone(), tls.unknown_name, tls.acme);
-                    let ended = Ended { terminator, certificates, unknown, acme };
+                    let ended = Ended { terminator, certificates, unknown, acme, settings, clients };
                     listeners.push((listener.name.clone(), ended, server));
                 }
                 Err(error) => faults.push(TlsFault { key, message: error.to_string() }),
@@ -172,13 +181,13 @@ impl Store {
         &self,
         settings: &Settings,
         known: Option<&Arc<Terminator>>,
-    ) -> Result<(Arc<Terminator>, Arc<ServerConfig>), rustls::Error> {
+    ) -> Result<(Arc<Terminator>, Arc<InForce>), rustls::Error> {
         if let Some(known) = known {
             return Ok((Arc::clone(known), known.prepare(settings)?));
         }
         let none = Names::new(Vec::new(), UnknownName::Refuse, false, SystemTime::UNIX_EPOCH);
         let terminator = Arc::new(Terminator::new(settings, none, Arc::clone(&self.more))?);
-        let server = terminator.server_config();
+        let server = terminator.in_force();
         Ok((terminator, server))
     }
 
@@ -198,6 +207,16 @@ impl Store {
         let same =
             inner.pairs.len() == pairs.len() && pairs.keys().all(|files| inner.pairs.contains_key(files));
         inner.pairs = pairs;
+        let mut others = false;
+        for (name, ended, _) in &listeners {
+            let before = inner.listeners.get(name).and_then(|before| before.clients.as_ref());
+            if let Some(clients) = &ended.clients
+                && before.is_none_or(|before| !Arc::ptr_eq(&before.gate, &clients.gate))
+            {
+                others = true;
+                clients.warn(name);
+            }
+        }
         inner.listeners = listeners
             .into_iter()
             .map(|(name, ended, server)| {
@@ -208,7 +227,10 @@ impl Store {
             })
             .collect();
         drop(inner);
-        if !same {
+        if others {
+            self.clients_changed.notify_one();
+        }
+        if !same || others {
             self.other_files.notify_one();
         }
     }
@@ -271,7 +293,24 @@ impl Store {
         let inner = self.inner();
         let of =
             |files: &Certificate| [Some(files.cert.clone()), Some(files.key.clone()), files.ocsp.clone()];
-        inner.pairs.keys().flat_map(of).flatten().collect()
+        let clients = inner.listeners.values().filter_map(|ended| ended.clients.as_ref());
+        let clients = clients.flat_map(|clients| clients.files().cloned());
+        inner.pairs.keys().flat_map(of).flatten().chain(clients).collect()
+    }
+
+    /// Returns when clients that were let in have to be judged again: what judges them has changed since the last time.
+    pub async fn clients_changed(&self) {
+        self.clients_changed.notified().await;
+    }
+
+    /// Counts what is in files and isn't taken.
+    pub(super) fn count_refused(&self) {
+        self.refused.fetch_add(1, Relaxed);
+    }
+
+    /// Counts what was swapped.
+    pub(super) fn count_swapped(&self) {
+        self.swapped.fetch_add(1, Relaxed);
     }
 
     /// How often files were swapped or refused.

@@ -15,7 +15,7 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 
-use super::{more::MoreCertificates, names::Names, provider};
+use super::{client::ClientGate, more::MoreCertificates, names::Names, provider};
 
 /// What an authority asks for that wants to see whether a name is ours (RFC 8737). Nothing may be said on such a connection.
 pub const ACME_TLS_ALPN: &[u8] = b"acme-tls/1";
@@ -43,13 +43,13 @@ pub struct Settings {
     /// outlive its trust.
     pub tickets: bool,
     /// Who checks the certificates of clients; `None` = none is asked for.
-    pub client: Option<Arc<dyn ClientCertVerifier>>,
+    pub client: Option<Arc<ClientGate>>,
 }
 
 impl Settings {
     /// As the configuration has it.
     #[must_use]
-    pub fn of(listener: &Listener, tls: &ListenerTls, client: Option<Arc<dyn ClientCertVerifier>>) -> Self {
+    pub fn of(listener: &Listener, tls: &ListenerTls, client: Option<Arc<ClientGate>>) -> Self {
         let mut alpn: Vec<&[u8]> = match (listener.protocol, &listener.http2) {
             (Protocol::Https, Some(_)) => vec![b"h2", b"http/1.1"],
             (Protocol::Https, None) => vec![b"http/1.1"],
@@ -73,11 +73,18 @@ impl Settings {
 /// What ends TLS at one listener. Shared by all threads; reading is wait-free.
 #[derive(Debug)]
 pub struct Terminator {
-    server: ArcSwap<ServerConfig>,
+    in_force: ArcSwap<InForce>,
     certificates: Arc<Certificates>,
     /// The keys of tickets, which rotate every 6 hours and live for 12. One for the life of the listener, so that a session
     /// can be resumed with another thread, and after a reload.
     ticketer: Arc<dyn ProducesTickets>,
+}
+
+/// What handshakes are made with, and what judges their clients.
+#[derive(Debug)]
+pub struct InForce {
+    server: Arc<ServerConfig>,
+    client: Option<Arc<ClientGate>>,
 }
 
 /// The certificates in force.
@@ -113,20 +120,32 @@ impl Terminator {
         let certificates = Arc::new(Certificates { names: ArcSwap::from_pointee(names), more });
         let ticketer = Ticketer::new()?;
         let server = server(settings, &certificates, &ticketer)?;
-        Ok(Self { server: ArcSwap::new(server), certificates, ticketer })
+        Ok(Self { in_force: ArcSwap::new(server), certificates, ticketer })
     }
 
     /// What these settings come to here, for [`Self::put`].
     ///
     /// # Errors
     /// The settings contradict each other.
-    pub fn prepare(&self, settings: &Settings) -> Result<Arc<ServerConfig>, rustls::Error> {
+    pub fn prepare(&self, settings: &Settings) -> Result<Arc<InForce>, rustls::Error> {
         server(settings, &self.certificates, &self.ticketer)
     }
 
-    /// Puts settings in force for connections to come. Those that are there stay as they are.
-    pub fn put(&self, server: Arc<ServerConfig>) {
-        self.server.store(server);
+    /// Puts settings in force for connections to come. Those that are there stay as they are, until somebody asks
+    /// [`Self::client_gate`] about them again.
+    pub fn put(&self, prepared: Arc<InForce>) {
+        self.in_force.store(prepared);
+    }
+
+    /// What [`Self::put`] has put.
+    pub(super) fn in_force(&self) -> Arc<InForce> {
+        self.in_force.load_full()
+    }
+
+    /// What judges clients' certificates now; `None` = none is asked for.
+    #[must_use]
+    pub fn client_gate(&self) -> Option<Arc<ClientGate>> {
+        self.in_force.load().client.clone()
     }
 
     /// Puts certificates in force, for handshakes that begin from now on.
@@ -144,7 +163,7 @@ impl Terminator {
     /// [`Self::admit`] tells beforehand.
     #[must_use]
     pub fn server_config(&self) -> Arc<ServerConfig> {
-        self.server.load_full()
+        Arc::clone(&self.in_force.load().server)
     }
 
     /// What the handshake with this client is made with.
@@ -194,14 +213,17 @@ fn server(
     settings: &Settings,
     certificates: &Arc<Certificates>,
     ticketer: &Arc<dyn ProducesTickets>,
-) -> Result<Arc<ServerConfig>, rustls::Error> {
+) -> Result<Arc<InForce>, rustls::Error> {
     static SINCE_1_2: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
     static SINCE_1_3: [&SupportedProtocolVersion; 1] = [&TLS13];
     let versions: &[_] = match settings.min_version {
         TlsVersion::V1_2 => &SINCE_1_2,
         TlsVersion::V1_3 => &SINCE_1_3,
     };
-    let client = settings.client.clone().unwrap_or_else(WebPkiClientVerifier::no_client_auth);
+    let client: Arc<dyn ClientCertVerifier> = match &settings.client {
+        Some(gate) => Arc::clone(gate) as _,
+        None => WebPkiClientVerifier::no_client_auth(),
+    };
     let mut server = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(versions)?
         .with_client_cert_verifier(client)
@@ -216,5 +238,5 @@ fn server(
     } else {
         server.send_tls13_tickets = 0;
     }
-    Ok(Arc::new(server))
+    Ok(Arc::new(InForce { server: Arc::new(server), client: settings.client.clone() }))
 }

@@ -231,6 +231,8 @@ impl Relays {
             run: carried.run,
             opened: carried.opened,
             tls_ended: carried.tls_ended,
+            // Where TLS ends here, nothing can be handed on.
+            certificate: None,
         };
         let entry = Entry { elsewhere: Some(carried.id), ..Entry::new(info, frps, key, carried.hidden) };
         inner.enter(entry, now);
@@ -241,8 +243,20 @@ impl Relays {
 
 impl Carried {
     fn of(entry: &Entry) -> Self {
-        let RelayInfo { id, listener, frps, kind, peer, local, user, client_id, run, opened, tls_ended } =
-            entry.info.clone();
+        let RelayInfo {
+            id,
+            listener,
+            frps,
+            kind,
+            peer,
+            local,
+            user,
+            client_id,
+            run,
+            opened,
+            tls_ended,
+            certificate: _,
+        } = entry.info.clone();
         let (listener, frps, hidden) = (listener.to_string(), frps.to_string(), entry.hidden);
         Self { id, listener, frps, kind, peer, local, user, client_id, run, opened, tls_ended, hidden }
     }

@@ -38,6 +38,7 @@ impl World {
             client_id: "",
             run: None,
             tls_ended: false,
+            certificate: None,
         }
     }
 

@@ -74,6 +74,7 @@ pub(super) async fn dial<S: AsyncRead + AsyncWrite + Unpin>(
         client_id: &client_id,
         run: run.map(|run| relays.hash(&run)),
         tls_ended: client.tls_ended,
+        certificate: client.connection.client().map(|client| &*client.name),
     };
     let (begun, mut tried) = (Instant::now(), Vec::new());
     while begun.elapsed() < SEARCH {

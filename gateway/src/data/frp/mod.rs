@@ -27,7 +27,7 @@ use tokio::{
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 
 use self::rewind::Rewind;
-use super::{connection::Connection, io::until};
+use super::{client as certified, connection::Connection, io::until};
 use crate::{
     control::relays::{Kind, Refusal, Relays, Waiting},
     frp_wire::{First, Hello, Peeked, peek, sniff},
@@ -113,12 +113,26 @@ async fn carry(mut client: Client<'_>, mut stream: TcpStream, mut head: Vec<u8>)
     };
     // frps takes this byte off too.
     head.drain(..usize::from(custom_byte));
+    let gate = slot.client_gate();
     let accept = shake(slot, Rewind::new(head, stream));
     let tls = until(Some(client.deadline), accept).await.map_err(|_elapsed| Refusal::Slow)?;
+    let (worker, peer) = (&client.connection.worker, client.peer.ip());
     let tls = tls.map_err(|error| {
+        let reason = error.get_ref().and_then(|inner| inner.downcast_ref());
+        if reason.is_some_and(|reason| certified::refused(worker, client.listener, peer, reason)) {
+            return Refusal::Certificate;
+        }
         tracing::debug!(peer = %client.peer.ip(), %error, "TLS handshake failed");
         Refusal::Tls
     })?;
+    match certified::introduced(tls.get_ref().1.peer_certificates(), slot, gate.as_ref()) {
+        Ok(None) => {}
+        Ok(Some(identity)) => client.connection.has_shown(identity),
+        Err((identity, why)) => {
+            certified::turned_away(worker, client.listener, peer, Some(&identity), why);
+            return Err(Refusal::Certificate);
+        }
+    }
     client.tls_ended = true;
     Box::pin(introduced(&client, tls, Vec::new(), waiting)).await
 }

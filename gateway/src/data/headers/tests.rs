@@ -17,6 +17,7 @@ const PEER: &str = "192.0.2.7";
 fn listener(trusted: &[&str]) -> Listener {
     let config = testing::listener("web");
     Listener {
+        tls: None,
         passthrough: None,
         http2: None,
         pool: None,
@@ -24,7 +25,6 @@ fn listener(trusted: &[&str]) -> Listener {
         slot: 0,
         protocol: config.protocol,
         frp: None,
-        tls: None,
         router: Arc::new(Router::default()),
         proxy_protocol: Vec::new(),
         trusted_proxies: trusted.iter().map(|net| net.parse::<IpNet>().unwrap()).collect(),

@@ -39,6 +39,7 @@ use crate::{
             TunnelStats,
         },
     },
+    tls::client::UNWELCOME,
 };
 
 /// All that `/metrics` shows.
@@ -210,6 +211,12 @@ fn listeners(families: &mut Families, snapshot: &Snapshot) {
         for (at, result) in HANDSHAKES.iter().enumerate() {
             let count = listener.stats.sum(|shard| &shard.handshakes[at]);
             touched(families, super::TLS_HANDSHAKES, result, count);
+        }
+        for (at, reason) in UNWELCOME.iter().enumerate() {
+            let refused = listener.stats.sum(|shard| &shard.clients_refused[at]);
+            touched(families, super::CLIENTS_REFUSED, reason, refused);
+            let cut = listener.stats.sum(|shard| &shard.clients_cut[at]);
+            touched(families, super::CLIENTS_CUT, reason, cut);
         }
         for (at, direction) in ["in", "out"].iter().enumerate() {
             let bytes = listener.stats.sum(|shard| &shard.relayed[at]);

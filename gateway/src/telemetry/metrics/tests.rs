@@ -55,6 +55,8 @@ async fn scrape() -> String {
     let listener = snapshot.listeners[0].as_ref().unwrap().stats.of(WorkerId(0));
     listener.relays[0].inc();
     listener.handshakes[0].inc();
+    listener.clients_refused[0].inc();
+    listener.clients_cut[3].inc();
     listener.relayed[1].inc();
     let relays = &snapshot.relays;
     relays.refused(&snapshot.listeners[0].as_ref().unwrap().name, Refusal::Slow);
