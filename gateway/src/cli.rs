@@ -15,6 +15,7 @@ use serde_json::json;
 
 use crate::{
     admin::{api::UpgradeView, explain::Ask},
+    ca,
     client::{
         self,
         reach::{Gateway, Reach, Unanswered},
@@ -147,6 +148,8 @@ enum Command {
         #[command(flatten)]
         reach: Reach,
     },
+    /// A small certificate authority in a folder: certificates for frpc, gateways and frps, their renewal and revocation. No network.
+    Ca(ca::command::Arguments),
     /// Print the JSON Schema of the configuration, for editors.
     Schema,
     /// Print the version.
@@ -194,6 +197,7 @@ pub fn main(arguments: &Arguments) -> ExitCode {
         Command::Upgrade { format, reach } => {
             with_gateway(reach, async |gateway| upgrade(&gateway, *format).await)
         }
+        Command::Ca(arguments) => certificates(arguments),
         Command::Schema => say(frp_gateway_config::schema::json_schema()),
         Command::Version => say(concat!("frp-gateway ", env!("CARGO_PKG_VERSION"))),
     })
@@ -273,6 +277,12 @@ fn check(file: &Path, output: Output) -> u8 {
         }
     }
     if ok { OK } else { BAD_CONFIG }
+}
+
+fn certificates(arguments: &ca::command::Arguments) -> u8 {
+    let Err(error) = ca::command::run(arguments) else { return OK };
+    complain(&format!("frp-gateway: {error}"));
+    if error.is_askers() { BAD_CONFIG } else { FAILED }
 }
 
 /// Asks the running gateway; what can't be asked is complained about.

@@ -2,10 +2,12 @@
 //!
 //! Reading order: [`snapshot`] (what a request sees), [`data`] (the request path, `docs/request-path.md`),
 //! [`http1`] (the codec under it), [`tls`] (certificates), [`control`] (events → reducer → snapshot), [`frps`] and [`health`] (where events come
-//! from), [`admin`], [`telemetry`], [`lifecycle`] (start, signals, drain), [`cli`], [`client`] (asks a gateway that runs).
+//! from), [`admin`], [`telemetry`], [`lifecycle`] (start, signals, drain), [`cli`], [`client`] (asks a gateway that runs),
+//! [`ca`] (certificates for fleets that have no authority).
 
 pub mod admin;
 pub mod agent;
+pub mod ca;
 pub mod cli;
 pub mod client;
 pub mod clock;
