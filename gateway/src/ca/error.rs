@@ -61,7 +61,7 @@ pub enum CaError {
     #[error("no rotation is under way\n  help: `frp-gateway ca rotate` begins one")]
     NotRotating,
     /// Certificates of the old root are in use.
-    #[error("{} of root {root} are still in use: {}\n  help: `frp-gateway ca renew --all` replaces them; --force ends the old root all the same, and they with it", count(*.total), shorten(.names, *.total))]
+    #[error("{} of root {root} still in use: {}\n  help: `frp-gateway ca renew --all` replaces them; --force ends the old root all the same, and they with it", count(*.total), shorten(.names, *.total))]
     InUse {
         /// The old root.
         root: u32,
