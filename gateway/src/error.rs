@@ -42,10 +42,12 @@ pub enum Refusal {
     Unauthorized,
     /// The route wants a certificate that the client hasn't shown, or another's.
     ClientRefused,
+    /// A WebSocket was asked for, and the endpoint speaks HTTP/2 without them (RFC 8441).
+    NoWebSocket,
 }
 
 /// Labels of [`Refusal`], in the order of [`Refusal::index`].
-pub const ERROR_CLASSES: [&str; 19] = [
+pub const ERROR_CLASSES: [&str; 20] = [
     "bad_request",
     "head_timeout",
     "body_timeout",
@@ -65,6 +67,7 @@ pub const ERROR_CLASSES: [&str; 19] = [
     "session_away",
     "unauthorized",
     "client_refused",
+    "no_websocket",
 ];
 
 impl Refusal {
@@ -91,6 +94,7 @@ impl Refusal {
             Self::SessionAway => 16,
             Self::Unauthorized => 17,
             Self::ClientRefused => 18,
+            Self::NoWebSocket => 19,
         }
     }
 
@@ -117,7 +121,11 @@ impl Refusal {
             | Self::Overloaded
             | Self::SessionAway => 503,
             Self::UpstreamTimeout => 504,
-            Self::ConnectFailed | Self::UpstreamBroken | Self::UpstreamInvalid | Self::MayHaveRun => 502,
+            Self::ConnectFailed
+            | Self::UpstreamBroken
+            | Self::UpstreamInvalid
+            | Self::MayHaveRun
+            | Self::NoWebSocket => 502,
         }
     }
 
@@ -144,6 +152,7 @@ impl Refusal {
                 "The tunnel is gone; the request may have been carried out and was not repeated."
             }
             Self::ShuttingDown => "The gateway is shutting down.",
+            Self::NoWebSocket => "The endpoint speaks HTTP/2 and takes no WebSockets.",
             Self::Unauthorized => "This host wants a user name and a password.",
             Self::ClientRefused => "Your certificate doesn't let you in here, or you have shown none.",
         }

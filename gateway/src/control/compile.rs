@@ -158,6 +158,7 @@ fn configured(
             frps: number,
             tunnel: None,
             proxy_protocol: None,
+            protocol: None,
             gate: tunnels.gate(frps),
             connections: tunnels.connections(frps),
         })

@@ -15,6 +15,7 @@ use super::{
     connect::NoLink,
     connection::Next,
     exchange::{Body, Report, Request, Scratch, Stop},
+    h2c::Untouched,
     headers::{self, Onward},
     io::{until, write_both},
     outcome, respond, session,
@@ -77,6 +78,8 @@ pub enum Ending {
     Rejected,
     /// Every connection that the endpoint may have is taken.
     Crowded,
+    /// The endpoint refused it before doing anything. It may be repeated, whatever its method, there too.
+    Declined,
 }
 
 /// A connection to an endpoint in use.
@@ -111,7 +114,10 @@ pub async fn run<'a>(
     let worker = &*attempt.request.connection.worker;
     let stats = endpoint.stats.of(worker.id);
     let surely = !scratch.request.method.is_idempotent() || body.upload.is_some();
-    let mut kept = worker.idle.take(endpoint.number, attempt.begun, surely);
+    let mut kept = match attempt.member.speaks_h2c(&attempt.request.split.pool) {
+        true => worker.idle.shared.join(endpoint.number),
+        false => worker.idle.take(endpoint.number, attempt.begun, surely),
+    };
     loop {
         let upstream = match kept.take() {
             Some(link) => {
@@ -162,7 +168,15 @@ async fn once<'a>(
     let worker = &*request.connection.worker;
     let listener = request.listener;
     let Scratch { request: head, onward, .. } = scratch;
-    let upgrade = head.upgrade && body.upload.is_none() && !upgrade::is_h2c(head, buffer.filled());
+    let mut upgrade = head.upgrade && body.upload.is_none() && !upgrade::is_h2c(head, buffer.filled());
+    if upgrade && matches!(upstream.link.stream, Stream::Shared(_)) {
+        // Nothing else can be changed to there; the request is served without.
+        upgrade = upgrade::is_websocket(head, buffer.filled());
+        if upgrade && !upstream.link.stream.takes_websockets() {
+            let refused = Stop::Refused(Refusal::NoWebSocket, "no extended CONNECT (RFC 8441)");
+            return Try::Ended(Ending::Stopped(refused));
+        }
+    }
     headers::request(
         onward,
         head,
@@ -190,6 +204,7 @@ async fn once<'a>(
         sent: !attempt.ask_first && body.upload.is_none(),
         sent_at: attempt.begun,
         evidence: if sent == 0 { Evidence::NothingSent } else { Evidence::Silence },
+        untouched: None,
         continued: false,
         watch: Watch::new(request.begun, attempt.half_closed),
         moved: 0,
@@ -355,6 +370,15 @@ fn failed(wait: &Wait<'_>, body: &Body, head: &RequestHead, failure: Failure) ->
     let (progress, reused) = (&wait.progress, wait.upstream.reused);
     let repeatable = progress.asking || (head.method.is_idempotent() && body.is_retained());
     let closed = matches!(failure, Failure::Reset | Failure::ClosedEarly);
+    // The endpoint says that it has done nothing, whatever was sent; the body has to be here still.
+    match progress.untouched.filter(|_| body.is_retained()) {
+        Some(Untouched::Closing) => return Try::Stale,
+        Some(Untouched::Refused) => {
+            remember_failure(&wait.attempt, failure);
+            return Try::Ended(Ending::Declined);
+        }
+        None => {}
+    }
     match progress.evidence {
         // The other side closed a kept connection while we were taking it: nobody's fault.
         Evidence::NothingSent if reused => return Try::Stale,
@@ -373,6 +397,11 @@ fn failed(wait: &Wait<'_>, body: &Body, head: &RequestHead, failure: Failure) ->
         Evidence::Silence if repeatable => Ending::Failed(refusal, failure.label()),
         Evidence::Silence | Evidence::Heard => Ending::Stopped(Stop::Refused(refusal, failure.label())),
     })
+}
+
+fn remember_failure(attempt: &Attempt<'_>, failure: Failure) {
+    let worker = &*attempt.request.connection.worker;
+    attempt.member.endpoint.stats.of(worker.id).failures[failure as usize].inc();
 }
 
 /// Counts a failure, and sends the next request elsewhere.
@@ -401,6 +430,10 @@ fn lacks_it(attempt: &Attempt<'_>) {
 /// idle must not leave another without any.
 pub(super) fn keep(attempt: &Attempt<'_>, link: Link) {
     let (worker, pool) = (&*attempt.request.connection.worker, &*attempt.request.split.pool);
+    if matches!(link.stream, Stream::Shared(_)) {
+        // The stream is over; its connection is kept where it was.
+        return;
+    }
     let number = attempt.member.endpoint.number;
     let share = pool.limits.connections.map(|limit| limit / pool.workers.max(1));
     // Nor may idle connections alone ever fill an frps: other tunnels would find no room until those were too old.

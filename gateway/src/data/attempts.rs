@@ -140,6 +140,20 @@ pub async fn serve(
                 broken = Some((Refusal::UpstreamBroken, "status"));
                 back_off(request, drawn, deadline).await;
             }
+            Ending::Declined => {
+                drawn += 1;
+                broken = Some((Refusal::UpstreamBroken, "status"));
+                if drawn > pool.retry.attempts || !may_retry(request) {
+                    pool.stats.of(worker.id).exhausted.inc();
+                    return Err(Stop::Refused(Refusal::UpstreamBroken, "refused_stream"));
+                }
+                back_off(request, drawn, deadline).await;
+                // Where there is nobody else, it may have room a moment later.
+                if !pick::has_other(pool, &scratch.tried, index, clock::now()) {
+                    now = clock::now();
+                    continue;
+                }
+            }
             // A tunnel that died is nobody's to pay for.
             Ending::Failed(refusal @ Refusal::UpstreamBroken, detail)
                 if hold::is_dead(&member.endpoint).await =>

@@ -26,7 +26,7 @@ pub enum NoLink {
     Starved,
 }
 
-/// Opens a connection for requests.
+/// Opens a connection for a request, or a stream on one that requests share.
 ///
 /// # Errors
 /// As [`open_socket`].
@@ -36,8 +36,24 @@ pub async fn open(
     member: &Member,
     deadline: Option<Instant>,
 ) -> Result<Link, NoLink> {
+    if member.speaks_h2c(pool) {
+        return worker.idle.shared.open(worker, pool, member, deadline).await;
+    }
+    open_one(worker, pool, member, deadline).await
+}
+
+/// Opens a connection for HTTP, of whatever version.
+///
+/// # Errors
+/// As [`open_socket`].
+pub async fn open_one(
+    worker: &Worker,
+    pool: &Pool,
+    member: &Member,
+    deadline: Option<Instant>,
+) -> Result<Link, NoLink> {
     let (socket, open) = open_socket(worker, pool, member, deadline).await?;
-    Ok(Link { stream: socket.into(), open })
+    Ok(Link { stream: socket.into(), open: Some(open) })
 }
 
 /// Opens a connection within the pool's `connect_timeout`; keeps the endpoint's record.

@@ -132,7 +132,10 @@ async fn ask(attempt: Attempt<'_>, onward: Vec<u8>, payload: Vec<u8>) -> Result<
     let worker = &*attempt.request.connection.worker;
     let endpoint = &attempt.member.endpoint;
     let stats = endpoint.stats.of(worker.id);
-    let mut kept = worker.idle.take(endpoint.number, attempt.begun, true);
+    let mut kept = match attempt.member.speaks_h2c(&attempt.request.split.pool) {
+        true => worker.idle.shared.join(endpoint.number),
+        false => worker.idle.take(endpoint.number, attempt.begun, true),
+    };
     loop {
         let reused = kept.is_some();
         let mut link = match kept.take() {

@@ -21,6 +21,7 @@ pub mod explain;
 pub mod frames;
 pub mod frp;
 pub mod h2;
+pub mod h2c;
 pub mod headers;
 pub mod hedge;
 pub mod hold;

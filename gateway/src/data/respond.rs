@@ -133,6 +133,8 @@ pub async fn run(
         .await;
         report.bytes += download.read();
         match flow {
+            // The visitor has been told by the last words; the endpoint broke all the same.
+            Ok(Flow::Whole) if answer.link.stream.is_mended() => remember_cut(attempt),
             Ok(Flow::Whole) => {}
             Ok(Flow::VisitorGone) => return Ending::Stopped(Stop::VisitorGone),
             Ok(Flow::Broken(error)) => {
@@ -158,14 +160,19 @@ pub async fn run(
 
 /// The answer had begun: the connection is cut so that it can't look whole.
 fn cut(attempt: &Attempt<'_>, ends_by_close: bool) -> Ending {
+    remember_cut(attempt);
+    // Where the end of the connection ends the body, an ordinary end would be a lie.
+    Ending::Done(if ends_by_close { Next::Reset } else { Next::Close })
+}
+
+/// Counts an answer that broke, and sends the next request elsewhere.
+fn remember_cut(attempt: &Attempt<'_>) {
     let worker = &*attempt.request.connection.worker;
     attempt.member.endpoint.stats.of(worker.id).failures[Failure::Truncated as usize].inc();
     attempt.request.listener.stats.of(worker.id).aborted.inc();
     let now = clock::now();
     let until = now.saturating_add(attempt.request.split.pool.fail_timeout);
     worker.absences.borrow_mut().leave_out(attempt.request.scope, attempt.member.endpoint.number, now, until);
-    // Where the end of the connection ends the body, an ordinary end would be a lie.
-    Ending::Done(if ends_by_close { Next::Reset } else { Next::Close })
 }
 
 enum Flow {

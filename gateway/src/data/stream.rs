@@ -47,6 +47,16 @@ pub trait Conversation: AsyncRead + AsyncWrite + Unpin + fmt::Debug {
 
     /// Whether it could carry another exchange after this one, and nothing has arrived for it.
     fn is_quiet(&mut self) -> bool;
+
+    /// Whether the other side takes WebSockets here.
+    fn takes_websockets(&self) -> bool {
+        true
+    }
+
+    /// Whether what was read broke, and was ended in words that say so.
+    fn is_mended(&self) -> bool {
+        false
+    }
 }
 
 impl From<TcpStream> for Stream {
@@ -136,6 +146,24 @@ impl Stream {
             Self::Plain(socket) => reset_on_close(socket),
             Self::Tls(stream) => reset_on_close(stream.borrow().socket()),
             Self::Shared(stream) => stream.borrow_mut().reset(),
+        }
+    }
+
+    /// Whether the other side takes WebSockets here.
+    #[must_use]
+    pub fn takes_websockets(&self) -> bool {
+        match self {
+            Self::Plain(_) | Self::Tls(_) => true,
+            Self::Shared(stream) => stream.borrow().takes_websockets(),
+        }
+    }
+
+    /// Whether what was read broke, and was ended in words that say so: it looks whole, but wasn't.
+    #[must_use]
+    pub fn is_mended(&self) -> bool {
+        match self {
+            Self::Plain(_) | Self::Tls(_) => false,
+            Self::Shared(stream) => stream.borrow().is_mended(),
         }
     }
 

@@ -40,7 +40,8 @@ pub struct Sides<'a> {
 }
 
 /// Whether a WebSocket is asked for.
-fn is_websocket(head: &RequestHead, wire: &[u8]) -> bool {
+#[must_use]
+pub fn is_websocket(head: &RequestHead, wire: &[u8]) -> bool {
     head.fields
         .iter()
         .any(|field| field.known == Known::Upgrade && field.value.of(wire).eq_ignore_ascii_case(b"websocket"))

@@ -11,6 +11,7 @@ use std::{
 use lb_algos::Tick;
 use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 
+use super::h2c::Carriers;
 use super::io::{Elapsed, until};
 use super::refuse;
 use super::stream::Stream;
@@ -22,16 +23,18 @@ const KEEP_PER_ENDPOINT: usize = 1024;
 /// A connection to an endpoint, counted as open for as long as it lives.
 #[derive(Debug)]
 pub struct Link {
-    /// The socket.
+    /// The socket, or a stream of a shared connection.
     pub stream: Stream,
-    /// Falls with it.
-    pub open: OpenConnection,
+    /// Falls with it; `None` = the shared connection is counted, not the stream.
+    pub open: Option<OpenConnection>,
 }
 
 /// A worker's idle connections, by endpoint number. The last one used is taken first: it is the least likely to have
 /// been closed by the other side.
 #[derive(Debug, Default)]
 pub struct IdleConnections {
+    /// Connections that carry many requests: idle, as long as there is room for one more.
+    pub shared: Carriers,
     by_endpoint: RefCell<HashMap<u64, Vec<Idle>, foldhash::fast::RandomState>>,
 }
 
@@ -61,6 +64,7 @@ impl IdleConnections {
     #[must_use]
     pub fn has(&self, endpoint: u64) -> bool {
         self.by_endpoint.borrow().get(&endpoint).is_some_and(|list| !list.is_empty())
+            || self.shared.has_room(endpoint)
     }
 
     /// How many there are, alive or not.
@@ -72,6 +76,7 @@ impl IdleConnections {
     /// Closes all connections to `endpoint`.
     pub fn close(&self, endpoint: u64) {
         self.by_endpoint.borrow_mut().remove(&endpoint);
+        self.shared.close(endpoint);
     }
 
     /// Keeps a connection whose exchange is over until `until`.
@@ -85,9 +90,11 @@ impl IdleConnections {
 
     /// Closes what is over, dead, or belongs to an endpoint that is gone.
     pub fn sweep(&self, now: Tick, is_known: impl Fn(u64) -> bool) {
+        self.shared.sweep(now, &is_known);
         self.by_endpoint.borrow_mut().retain(|endpoint, list| {
             list.retain(|idle| idle.until > now && idle.link.stream.is_quiet());
-            let of_tunnel = list.first().map(|idle| idle.link.open.endpoint());
+            let of_tunnel =
+                list.first().and_then(|idle| idle.link.open.as_ref().map(OpenConnection::endpoint));
             let of_tunnel = of_tunnel.filter(|endpoint| endpoint.id.tunnel.is_some());
             of_tunnel.map_or_else(|| is_known(*endpoint), |endpoint| !endpoint.is_gone()) && !list.is_empty()
         });
@@ -95,6 +102,7 @@ impl IdleConnections {
 
     /// Closes everything.
     pub fn clear(&self) {
+        self.shared.clear();
         self.by_endpoint.borrow_mut().clear();
     }
 }

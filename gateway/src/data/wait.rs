@@ -12,6 +12,7 @@ use super::{
     attempt::{self, Attempt, Upstream},
     buffer::{Buffer, Buffers},
     exchange::{Body, Report, Scratch, Stop},
+    h2c::{Untouched, untouched},
     hedge::{self, Lead, Rival},
     io::{Elapsed, until, write_both},
     outcome,
@@ -57,6 +58,8 @@ pub struct Progress<'a> {
     pub sent_at: Tick,
     /// What came back.
     pub evidence: Evidence,
+    /// The endpoint says that it did nothing with the request.
+    pub untouched: Option<Untouched>,
     /// The visitor has been told to continue.
     pub continued: bool,
     /// The visitor's direction.
@@ -192,7 +195,10 @@ impl<'a> Wait<'a> {
                     }
                     continue;
                 }
-                Ok(Event::Broken) => Failure::Reset,
+                Ok(Event::Broken(untouched)) => {
+                    self.progress.untouched = untouched;
+                    Failure::Reset
+                }
                 Ok(Event::Ended) => Failure::ClosedEarly,
                 // Whatever is still to come would come from an frps that is frozen.
                 Err(Elapsed) if self.attempt.member.endpoint.is_frozen() => Failure::Reset,
@@ -344,7 +350,7 @@ enum Event {
     Rival(Result<Lead, Option<Failure>>),
     Read,
     Ended,
-    Broken,
+    Broken(Option<Untouched>),
     UploadDone,
     UploadFailed(RelayError),
     VisitorGone,
@@ -363,7 +369,7 @@ fn poll_event(
     match incoming.poll_fill(cx, from_endpoint) {
         Poll::Ready(Ok(0)) => return Poll::Ready(Event::Ended),
         Poll::Ready(Ok(_)) => return Poll::Ready(Event::Read),
-        Poll::Ready(Err(_)) => return Poll::Ready(Event::Broken),
+        Poll::Ready(Err(error)) => return Poll::Ready(Event::Broken(untouched(&error))),
         Poll::Pending => {}
     }
     match &mut body.upload {

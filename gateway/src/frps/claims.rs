@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use frp_gateway_config::model::{ClaimRule, Claims, DomainPattern, MetadataKey, ProxyHeader};
+use frp_gateway_config::model::{ClaimRule, Claims, DomainPattern, MetadataKey, PoolProtocol, ProxyHeader};
 use subtle::ConstantTimeEq;
 
 use super::{ProxyKind, claim::METADATA_PREFIX};
@@ -43,6 +43,8 @@ pub struct TunnelSettings {
     pub zone: Option<String>,
     /// `gw_priority`.
     pub priority: Option<u32>,
+    /// `gw_protocol`.
+    pub protocol: Option<PoolProtocol>,
     /// `gw_proxy_protocol`.
     pub proxy_protocol: Option<ProxyHeader>,
     /// `gw_label_NAME`.
@@ -173,8 +175,11 @@ impl TunnelSettings {
         match kind {
             MetadataKey::Weight => self.weight = Some(number(MOST_WEIGHT)?),
             MetadataKey::Priority => self.priority = Some(number(MOST_PRIORITY)?),
-            MetadataKey::Protocol if value == "h1" => {}
-            MetadataKey::Protocol => return Err("only h1 is spoken to tunnels for now".into()),
+            MetadataKey::Protocol => match value {
+                "h1" => self.protocol = Some(PoolProtocol::H1),
+                "h2c" => self.protocol = Some(PoolProtocol::H2c),
+                _ => return Err("it has to be h1 or h2c".into()),
+            },
             MetadataKey::ProxyProtocol => match value {
                 "v1" => self.proxy_protocol = Some(ProxyHeader::V1),
                 "v2" => self.proxy_protocol = Some(ProxyHeader::V2),

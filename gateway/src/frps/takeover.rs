@@ -167,8 +167,8 @@ pub fn take_over(
     if domains.is_empty() {
         return Err(Not::Left("it names no domain"));
     }
-    if asked.metas.get("gw_protocol").is_some_and(|protocol| protocol != "h1") {
-        return Err(Not::Left("only h1 is spoken to tunnels for now"));
+    if asked.metas.get("gw_protocol").is_some_and(|protocol| !matches!(protocol.as_str(), "h1" | "h2c")) {
+        return Err(Not::Left("its gw_protocol is neither h1 nor h2c"));
     }
     let headers = |key: &str| -> Result<Vec<(String, String)>, Not> {
         let set: Vec<_> = pairs(content, key).into_iter().collect();

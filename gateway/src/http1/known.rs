@@ -174,7 +174,8 @@ impl Known {
 
     /// Must not come after the content: it frames, routes, authenticates, or says what the content is (RFC 9110 §6.5.1),
     /// and recipients that merge trailers into the head would believe it.
-    pub(super) const fn is_forbidden_in_trailers(self) -> bool {
+    #[must_use]
+    pub const fn is_forbidden_in_trailers(self) -> bool {
         self.is_hop()
             || self.must_not_be_nominated()
             || matches!(self, Self::Trailer | Self::Range | Self::AcceptEncoding | Self::RetryAfter)

@@ -29,6 +29,8 @@ pub struct Pool {
     pub carries: model::Carries,
     /// PROXY protocol header that begins each connection to a member.
     pub proxy_protocol: Option<model::ProxyHeader>,
+    /// What is spoken to its members.
+    pub protocol: model::PoolProtocol,
     /// The rule that picks.
     pub policy: PolicyKind,
     /// In file order.
@@ -133,9 +135,20 @@ pub struct Member {
     pub tunnel: Option<Arc<Direct>>,
     /// PROXY protocol header that begins each connection, in place of what the pool says.
     pub proxy_protocol: Option<model::ProxyHeader>,
+    /// What is spoken to it, in place of what the pool says.
+    pub protocol: Option<model::PoolProtocol>,
 }
 
 impl Member {
+    /// Whether requests of `pool` go to it over HTTP/2, sharing connections.
+    #[must_use]
+    pub fn speaks_h2c(&self, pool: &Pool) -> bool {
+        match self.protocol.unwrap_or(pool.protocol) {
+            model::PoolProtocol::H1 => false,
+            model::PoolProtocol::H2c => true,
+        }
+    }
+
     /// Basic authentication that it wants of visitors.
     #[must_use]
     pub fn auth(&self) -> Option<&BasicAuth> {

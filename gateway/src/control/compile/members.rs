@@ -29,6 +29,7 @@ pub(super) fn build_pool(
         revision: identity.revision,
         carries: settings.carries,
         proxy_protocol: settings.proxy_protocol,
+        protocol: settings.protocol,
         policy: policy(settings),
         guarded: members.iter().any(|member| member.auth().is_some()),
         members,

@@ -157,7 +157,7 @@ impl TunnelIdentities {
     #[must_use]
     pub fn is_made_of(&self, pool: &Pool, tunnels: &[Arc<Tunnel>], config: &Config) -> bool {
         let member = |member: &Member| {
-            let said = (member.priority, member.zone.clone(), member.proxy_protocol);
+            let said = (member.priority, member.zone.clone(), member.proxy_protocol, member.protocol);
             (member.endpoint.id.clone(), member.weight, said)
         };
         let mut wanted = Vec::new();
@@ -177,7 +177,7 @@ impl TunnelIdentities {
             let zone: Option<Arc<str>> =
                 tunnel.settings.zone.as_ref().or(frps.zone.as_ref()).map(|zone| zone.as_str().into());
             let weight = tunnel.settings.weight.unwrap_or(1).saturating_mul(frps.weight);
-            let said = (tunnel.settings.priority.unwrap_or(0), zone, header_for(tunnel));
+            let said = (tunnel.settings.priority.unwrap_or(0), zone, header_for(tunnel), protocol_of(tunnel));
             wanted.push((id, weight, said));
         }
         // Several tunnels behind one vhost port are one member.
@@ -325,6 +325,7 @@ impl TunnelIdentities {
                 frps: number,
                 tunnel: direct,
                 proxy_protocol: header_for(tunnel),
+                protocol: protocol_of(tunnel),
                 gate: self.gate(frps),
                 connections: self.connections(frps),
                 endpoint,
@@ -531,6 +532,14 @@ fn header_for(tunnel: &Tunnel) -> Option<model::ProxyHeader> {
         Way::Vhost | Way::VhostTls | Way::None => false,
     };
     tunnel.settings.proxy_protocol.filter(|_| whole)
+}
+
+/// What a tunnel says that its application speaks. frps's vhost speaks HTTP/1.1 to it, whatever it says.
+fn protocol_of(tunnel: &Tunnel) -> Option<model::PoolProtocol> {
+    match &tunnel.way {
+        Way::Direct { .. } => tunnel.settings.protocol,
+        Way::Port { .. } | Way::Vhost | Way::VhostTls | Way::None => None,
+    }
 }
 
 /// Names hold no space, so this is nobody's.
