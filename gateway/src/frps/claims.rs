@@ -355,7 +355,7 @@ mod tests {
             ("gw_weight", "-1"),
             ("gw_wieght", "5"),
             ("gw_priority", "8"),
-            ("gw_protocol", "h2c"),
+            ("gw_protocol", "h3"),
             ("gw_zone", "a b"),
         ]);
         let wrong = settings(&claims(), "a", "bob", &wrong);

@@ -112,7 +112,7 @@ fn what_could_not_be_done_exactly_is_left_to_frps() {
     left("response_headers", json!({ "a b": "c" }));
     left("response_headers", json!({ "": "c" }));
     left("host_header_rewrite", json!("a b"));
-    left("metas", json!({ "gw_protocol": "h2c" }));
+    left("metas", json!({ "gw_protocol": "h3" }));
 }
 
 proptest! {
