@@ -307,3 +307,131 @@ async fn a_drain_loses_no_stream_and_says_goaway() {
     let exit = timeout(SOON, world.gateway.wait_exit(SOON)).await.expect("in time").expect("it ends");
     assert!(exit.success(), "{exit}");
 }
+
+/// Reads until this many bytes of payload have come.
+async fn payload(body: &mut h2::RecvStream, count: usize) -> Vec<u8> {
+    let mut all = Vec::new();
+    while all.len() < count {
+        let part = timeout(SOON, body.data())
+            .await
+            .expect("in time")
+            .unwrap_or_else(|| panic!("ended after {all:?}"))
+            .expect("whole");
+        drop(body.flow_control().release_capacity(part.len()));
+        all.extend_from_slice(&part);
+    }
+    all
+}
+
+#[tokio::test]
+async fn a_websocket_runs_in_a_stream() {
+    let world = World::start("").await;
+    let sender = world.over_tls().await;
+    let mut ready = sender.clone().ready().await.expect("open");
+    until("SETTINGS_ENABLE_CONNECT_PROTOCOL", SOON, async || {
+        ready.is_extended_connect_protocol_enabled().then_some(())
+    })
+    .await
+    .expect("it is offered");
+    let request = Request::builder()
+        .method("CONNECT")
+        .uri("https://app.test/ws")
+        .extension(h2::ext::Protocol::from_static("websocket"))
+        .header("sec-websocket-version", "13")
+        .body(())
+        .expect("a request");
+    let (response, mut send) = ready.send_request(request, false).expect("sent");
+    let response = timeout(SOON, response).await.expect("in time").expect("an answer");
+    assert_eq!(response.status(), 200);
+    assert!(response.headers().get("sec-websocket-accept").is_none(), "{:?}", response.headers());
+    let mut body = response.into_body();
+    // A masked text frame (the mask is zero), and its echo, which isn't masked.
+    send.send_data(Bytes::from_static(b"\x81\x85\0\0\0\0hello"), false).expect("sent");
+    assert_eq!(payload(&mut body, 7).await, b"\x81\x05hello");
+    send.send_data(Bytes::from_static(b"\x88\x82\0\0\0\0\x03\xe8"), false).expect("sent");
+    assert_eq!(payload(&mut body, 4).await[..2], [0x88, 0x02], "a Close frame");
+    // frps ends both directions as soon as one has ended: not before the last answer is here.
+    send.send_data(Bytes::new(), true).expect("sent");
+    assert_eq!(get(&sender, "/").await.response.status(), 200, "others go on");
+}
+
+/// Resident memory of the gateway, bytes.
+async fn memory(gateway: &Gateway) -> f64 {
+    gateway.metric("process_resident_memory_bytes", &[]).await.expect("metrics").expect("it is told")
+}
+
+#[tokio::test]
+async fn large_bodies_pass_both_ways_without_being_kept() {
+    // Through a tunnel, encrypted twice and in a debug build, a gigabyte takes minutes: the bound is on memory, which the size
+    // doesn't change.
+    const SIZE: usize = 128 << 20;
+    let world = World::start("").await;
+    let sender = world.over_tls().await;
+    get(&sender, "/bytes/1000000").await;
+    let before = memory(&world.gateway).await;
+    let mut most = before;
+    let mut ready = sender.clone().ready().await.expect("open");
+    let request = request("GET", &format!("/bytes/{SIZE}"));
+    let (response, _) = ready.send_request(request, true).expect("sent");
+    let mut body = response.await.expect("an answer").into_body();
+    let (mut got, mut looked) = (0, 0);
+    while let Some(part) = body.data().await {
+        let part = part.expect("whole");
+        got += part.len();
+        drop(body.flow_control().release_capacity(part.len()));
+        if got - looked > SIZE / 8 {
+            looked = got;
+            most = most.max(memory(&world.gateway).await);
+        }
+    }
+    assert_eq!(got, SIZE);
+    let part = Bytes::from(vec![7u8; 1 << 20]);
+    let mut crc = crc32fast::Hasher::new();
+    (0..SIZE >> 20).for_each(|_| crc.update(&part));
+    let mut ready = sender.clone().ready().await.expect("open");
+    let (response, mut send) = ready.send_request(self::request("POST", "/echo"), false).expect("sent");
+    for _ in 0..SIZE >> 20 {
+        let mut left = part.clone();
+        while !left.is_empty() {
+            send.reserve_capacity(left.len());
+            let room = timeout(SOON, poll_fn(|cx| send.poll_capacity(cx))).await.expect("in time");
+            let room = room.expect("open").expect("room").min(left.len());
+            send.send_data(left.split_to(room), false).expect("sent");
+        }
+        most = most.max(memory(&world.gateway).await);
+    }
+    send.send_data(Bytes::new(), true).expect("sent");
+    let mut body = timeout(SOON, response).await.expect("in time").expect("an answer").into_body();
+    let mut said = Vec::new();
+    while let Some(part) = body.data().await {
+        said.extend_from_slice(&part.expect("whole"));
+    }
+    let heard: serde_json::Value = serde_json::from_slice(&said).expect("JSON");
+    assert_eq!(
+        (&heard["body_length"], &heard["body_crc32"]),
+        (&SIZE.into(), &crc.finalize().into()),
+        "{heard}"
+    );
+    assert!(most - before < 24e6, "{} MB more than before", (most - before) / 1e6);
+}
+
+#[tokio::test]
+async fn who_never_reads_holds_up_and_costs_nobody_else() {
+    let world = World::start("").await;
+    let sender = world.over_tls().await;
+    get(&sender, "/").await;
+    let before = memory(&world.gateway).await;
+    let mut stuck = Vec::new();
+    for _ in 0..50 {
+        let mut ready = sender.clone().ready().await.expect("open");
+        let (response, send) = ready.send_request(request("GET", "/bytes/10000000"), true).expect("sent");
+        stuck.push((response.await.expect("an answer"), send));
+    }
+    let other = world.over_tls().await;
+    for _ in 0..20 {
+        assert_eq!(get(&other, "/").await.response.status(), 200);
+    }
+    let after = memory(&world.gateway).await;
+    assert!(after - before < 50.0 * 400e3, "{} KB for 50 streams", (after - before) / 1e3);
+    drop(stuck);
+}
