@@ -203,6 +203,7 @@ async fn serve(
         Arc::clone(&published),
         handle.board(),
         access_log.clone(),
+        Arc::clone(handle.certificates()),
         Some((Arc::clone(&plugin), audit.clone())),
     )?;
     let mover =

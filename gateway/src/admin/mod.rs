@@ -4,6 +4,7 @@
 //! thing it can change is to ask for a reload.
 
 pub mod api;
+pub mod certificates;
 pub mod clients;
 pub mod drain;
 pub mod explain;

@@ -16,7 +16,7 @@ use axum::{
 };
 use subtle::ConstantTimeEq;
 
-use super::{api, clients, drain, explain, status, tunnels};
+use super::{api, certificates, clients, drain, explain, status, tunnels};
 use crate::{
     clock,
     control::{Handle, migration::Mover},
@@ -49,6 +49,7 @@ pub fn router(app: App) -> Router {
         .route("/api/v1/frps", get(api::frps))
         .route("/api/v1/pools", get(api::pools))
         .route("/api/v1/tunnels", get(tunnels::tunnels))
+        .route("/api/v1/certificates", get(certificates::certificates))
         .route("/api/v1/clients", get(clients::clients))
         .route("/api/v1/status", get(status::status))
         .route("/api/v1/explain", post(explain::explain))

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 use axum::{Json, extract::State};
 use serde::{Deserialize, Serialize};
 
-use super::App;
+use super::{App, certificates::CertificatesStatus};
 use crate::{
     clock,
     control::state::State as ControlState,
@@ -31,6 +31,9 @@ pub struct Status {
     pub frps: Vec<FrpsStatus>,
     /// In file order.
     pub pools: Vec<PoolStatus>,
+    /// Of listeners that end TLS.
+    #[serde(default)]
+    pub certificates: CertificatesStatus,
 }
 
 /// One listener.
@@ -120,7 +123,8 @@ const MOST_AUTO: usize = 20;
 
 /// How everything stands. O(pools × members × workers).
 pub async fn status(State(app): State<App>) -> Json<Status> {
-    Json(read(&app.control.state(), &app.published.load()))
+    let certificates = CertificatesStatus::read(app.control.certificates());
+    Json(Status { certificates, ..read(&app.control.state(), &app.published.load()) })
 }
 
 fn read(state: &ControlState, snapshot: &Snapshot) -> Status {
@@ -159,6 +163,7 @@ fn read(state: &ControlState, snapshot: &Snapshot) -> Status {
             .chain(busiest(snapshot))
             .map(|pool| of_pool(pool, now))
             .collect(),
+        certificates: CertificatesStatus::default(),
     }
 }
 

@@ -28,8 +28,14 @@ impl Admin {
     pub(super) async fn start(text: &str) -> Self {
         let rig = Rig::start(text).await;
         let published = Arc::clone(&rig.published);
-        let metrics =
-            Metrics::new(Arc::clone(&published), rig.handle.board(), AccessLogHandle::off(), None).unwrap();
+        let metrics = Metrics::new(
+            Arc::clone(&published),
+            rig.handle.board(),
+            AccessLogHandle::off(),
+            Arc::clone(rig.handle.certificates()),
+            None,
+        )
+        .unwrap();
         let mover = Mover {
             migrations: Arc::new(Migrations::new(Arc::new(NoClients))),
             board: rig.handle.board(),

@@ -1,5 +1,7 @@
 //! `frp-gateway status`: two readings, and what lies between them.
 
+mod certificates;
+
 use std::{collections::HashMap, time::Duration};
 
 use axum::http::Method;
@@ -10,7 +12,10 @@ use super::{
     reach::{Gateway, Unanswered},
     table::{Cell, Colour, Table, Tone},
 };
-use crate::admin::status::{FrpsStatus, ListenerStatus, MemberStatus, PoolStatus, Status};
+use crate::admin::{
+    certificates::CertificatesStatus,
+    status::{FrpsStatus, ListenerStatus, MemberStatus, PoolStatus, Status},
+};
 
 /// Reads how everything stands.
 ///
@@ -37,6 +42,8 @@ pub struct Report {
     pub frps: Vec<FrpsStatus>,
     /// In file order.
     pub pools: Vec<PoolReport>,
+    /// Of listeners that end TLS.
+    pub certificates: CertificatesStatus,
 }
 
 /// One pool.
@@ -104,6 +111,7 @@ pub fn compare(before: &Status, after: &Status) -> Report {
             .iter()
             .map(|pool| compare_pool(earlier.get(pool.pool.as_str()).copied(), pool, seconds))
             .collect(),
+        certificates: after.certificates.clone(),
     }
 }
 
@@ -204,6 +212,7 @@ pub fn text(report: &Report, colour: Colour) -> String {
         out.push('\n');
         write_pool(&mut out, pool, colour);
     }
+    certificates::write(&mut out, &report.certificates, colour);
     out
 }
 

@@ -173,6 +173,14 @@ table! {
         "Access-log lines lost because their destination was too slow or failed."
     LOG_DROPPED: Counter "frp_gateway_log_dropped_total" []
         "Log lines lost because standard error was too slow."
+    CERTIFICATES: Gauge "frp_gateway_certificates" ["listener"]
+        "Certificates that the listener serves."
+    CERTIFICATE_EXPIRY: Gauge "frp_gateway_certificate_expiry_seconds" ["listener", "name", "key"]
+        "Seconds until the certificate expires, negative afterwards; name is its first DNS name, key the kind of its key. The 1,000 that expire soonest."
+    CERTIFICATE_CHANGES: Counter "frp_gateway_certificate_changes_total" ["result"]
+        "Files of certificates that changed, by result: swapped, refused (the old certificate stays in force)."
+    CERTIFICATE_FAULTS: Gauge "frp_gateway_certificate_faults" []
+        "Certificates whose files hold something newer that cannot be served."
     BUILD_INFO: Gauge "frp_gateway_build_info" ["version"]
         "Always 1; the version is the label."
 }

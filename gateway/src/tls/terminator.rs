@@ -240,3 +240,6 @@ fn server(
     }
     Ok(Arc::new(InForce { server: Arc::new(server), client: settings.client.clone() }))
 }
+
+#[cfg(test)]
+mod tests;

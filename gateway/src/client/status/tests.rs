@@ -44,6 +44,7 @@ fn status(at_ms: u64, pools: Vec<PoolStatus>) -> Status {
         listeners: Vec::new(),
         frps: Vec::new(),
         pools,
+        certificates: CertificatesStatus::default(),
     }
 }
 

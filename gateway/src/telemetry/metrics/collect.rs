@@ -1,9 +1,9 @@
 //! Reads the live counters when somebody scrapes. Nothing is registered per series, so what a reload removes is gone.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     sync::{Arc, atomic::Ordering::Relaxed},
-    time::UNIX_EPOCH,
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use frp_gateway_config::model::Carries;
@@ -39,7 +39,7 @@ use crate::{
             TunnelStats,
         },
     },
-    tls::client::UNWELCOME,
+    tls::{Store, client::UNWELCOME},
 };
 
 /// All that `/metrics` shows.
@@ -55,14 +55,21 @@ impl Metrics {
         published: Published,
         board: Board,
         access_log: AccessLogHandle,
+        certificates: Arc<Store>,
         heard: Option<(Arc<PluginState>, AuditHandle)>,
     ) -> Result<Self, prometheus::Error> {
         let descs = TABLE.iter().map(|metric| {
             let labels = metric.labels.iter().map(ToString::to_string).collect();
             Desc::new(metric.name.into(), metric.help.into(), labels, std::collections::HashMap::new())
         });
-        let gateway =
-            Gateway { published, board, access_log, heard, descs: descs.collect::<Result<_, _>>()? };
+        let gateway = Gateway {
+            published,
+            board,
+            access_log,
+            certificates,
+            heard,
+            descs: descs.collect::<Result<_, _>>()?,
+        };
         let registry = Registry::new();
         registry.register(Box::new(gateway))?;
         registry.register(Box::new(ProcessCollector::for_self()))?;
@@ -84,6 +91,7 @@ struct Gateway {
     published: Published,
     board: Board,
     access_log: AccessLogHandle,
+    certificates: Arc<Store>,
     heard: Option<(Arc<PluginState>, AuditHandle)>,
     descs: Vec<Desc>,
 }
@@ -105,6 +113,7 @@ impl Collector for Gateway {
         }
         tunnels(&mut families, &snapshot);
         relays(&mut families, &snapshot);
+        certificates(&mut families, &self.certificates);
         self.process(&mut families);
         families.finish()
     }
@@ -187,6 +196,36 @@ fn relays(families: &mut Families, snapshot: &Snapshot) {
             }
         }
     }
+}
+
+/// Series of certificates that are shown, those that expire soonest.
+const MOST_CERTIFICATES: usize = 1000;
+
+fn certificates(families: &mut Families, store: &Store) {
+    let shown = store.shown(SystemTime::now());
+    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut expiries: BTreeMap<(&str, &str, &str), i64> = BTreeMap::new();
+    for view in &shown {
+        for listener in &view.listeners {
+            *counts.entry(listener).or_default() += 1;
+            // Namesakes are one series: the one that expires first.
+            let left = expiries.entry((listener, &view.name, &view.key)).or_insert(i64::MAX);
+            *left = view.seconds_left.min(*left);
+        }
+    }
+    for (listener, count) in counts {
+        families.add(super::CERTIFICATES, &[listener], count);
+    }
+    let mut expiries: Vec<_> = expiries.into_iter().collect();
+    expiries.sort_by_key(|(_, left)| *left);
+    for ((listener, name, key), left) in expiries.into_iter().take(MOST_CERTIFICATES) {
+        families.add_signed(super::CERTIFICATE_EXPIRY, &[listener, name, key], left);
+    }
+    let counts = store.counts();
+    families.add(super::CERTIFICATE_CHANGES, &["swapped"], counts.swapped);
+    families.add(super::CERTIFICATE_CHANGES, &["refused"], counts.refused);
+    let faults = shown.iter().filter(|view| view.fault.is_some()).count();
+    families.add(super::CERTIFICATE_FAULTS, &[], faults as u64);
 }
 
 fn listeners(families: &mut Families, snapshot: &Snapshot) {
@@ -401,6 +440,16 @@ impl Families {
             }
             Kind::Histogram => debug_assert!(false, "{} needs buckets", metric.name),
         }
+        self.push(metric, sample);
+    }
+
+    /// A gauge that may be negative.
+    #[expect(clippy::cast_precision_loss, reason = "Prometheus knows only f64; exact up to 2^53")]
+    fn add_signed(&mut self, metric: Metric, labels: &[&str], value: i64) {
+        let mut sample = proto::Metric::from_label(pairs(metric, labels));
+        let mut gauge = proto::Gauge::default();
+        gauge.set_value(value as f64);
+        sample.set_gauge(gauge);
         self.push(metric, sample);
     }
 

@@ -64,10 +64,16 @@ async fn scrape() -> String {
     snapshot.tunnel_stats.other.of(WorkerId(0)).by_class[1].inc();
     let (plugin, _told) = crate::control::hooks::plugin_state(&rig.handle.board());
     plugin.stats.calls[1][1].fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    rig.handle.certificates().set_more(Arc::new(crate::tls::testing::Extra::default()));
     let heard = Some((plugin, crate::telemetry::audit::AuditHandle::off()));
-    let metrics =
-        collect::Metrics::new(Arc::clone(&rig.published), rig.handle.board(), AccessLogHandle::off(), heard)
-            .unwrap();
+    let metrics = collect::Metrics::new(
+        Arc::clone(&rig.published),
+        rig.handle.board(),
+        AccessLogHandle::off(),
+        Arc::clone(rig.handle.certificates()),
+        heard,
+    )
+    .unwrap();
     String::from_utf8(metrics.encode().unwrap()).unwrap()
 }
 
