@@ -68,7 +68,13 @@ fn sealed(key: &str, pool: &str, name: &str, address: SocketAddr, issued: u64) -
         same_site: SameSite::Lax,
         strict: false,
     };
-    let id = EndpointId { frps: name.into(), host: "127.0.0.1".into(), port: address.port(), tunnel: None };
+    let id = EndpointId {
+        frps: name.into(),
+        host: "127.0.0.1".into(),
+        port: address.port(),
+        tunnel: None,
+        tls: None,
+    };
     let session = Session { member: id.key(), issued, used: issued };
     let mut value = b"gw=".to_vec();
     Sealer::new(&config, pool).seal(session, [9; 24], &mut value);

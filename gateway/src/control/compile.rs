@@ -145,7 +145,8 @@ fn configured(
             name: member.frps.clone(),
         })?;
         let id = EndpointId::of(frps, pool.carries, member.port)
-            .ok_or_else(|| CompileError::NoPort { pool: index, name: member.frps.clone() })?;
+            .ok_or_else(|| CompileError::NoPort { pool: index, name: member.frps.clone() })?
+            .spoken_to_by(pool);
         Ok(Member {
             state: carry.member_state(pool, &id, now),
             priority: member.priority + if frps.drain { DRAINING } else { 0 },

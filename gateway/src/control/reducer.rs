@@ -165,6 +165,7 @@ fn wanted_probes(config: &Config) -> BTreeMap<ProbeKey, Health> {
             if let Some(frps) = config.frps.iter().find(|frps| frps.name == member.frps)
                 && let Some(endpoint) = EndpointId::of(frps, pool.carries, member.port)
             {
+                let endpoint = endpoint.spoken_to_by(pool);
                 wanted.insert(ProbeKey { pool: pool.name.clone(), endpoint }, health.clone());
             }
         }

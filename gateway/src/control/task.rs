@@ -436,6 +436,7 @@ impl Control {
         let Step { mut state, effects } = reduce(&self.state, event, now);
         if let Some(certificates) = &certificates {
             self.identities.prepare_tls(certificates.terminators());
+            self.identities.prepare_outbounds(certificates.outbounds());
         }
         let mut prepared = self.prepare(&mut state, &effects, now).await?;
         self.state = state;
@@ -519,6 +520,7 @@ impl Control {
         }
         if let Some(certificates) = certificates {
             self.identities.settle_tls(certificates.terminators());
+            self.identities.settle_outbounds(certificates.outbounds());
             self.handle.certificates.settle(certificates);
         }
         self.show();

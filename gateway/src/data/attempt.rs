@@ -389,7 +389,9 @@ fn failed(wait: &Wait<'_>, body: &Body, head: &RequestHead, failure: Failure) ->
     let refusal = match failure {
         Failure::ResponseTimeout => Refusal::UpstreamTimeout,
         Failure::InvalidResponse => Refusal::UpstreamInvalid,
-        Failure::ConnectRefused | Failure::ConnectTimeout | Failure::TunnelChanged => Refusal::ConnectFailed,
+        Failure::ConnectRefused | Failure::ConnectTimeout | Failure::TunnelChanged | Failure::Tls => {
+            Refusal::ConnectFailed
+        }
         Failure::Reset | Failure::ClosedEarly | Failure::Truncated => Refusal::UpstreamBroken,
     };
     Try::Ended(match progress.evidence {

@@ -1,10 +1,13 @@
 //! A fresh connection to an endpoint, its record kept, and the tunnel behind it confirmed.
 
-use std::{io, sync::Arc, time::Instant};
+use std::{future::poll_fn, io, sync::Arc, time::Instant};
 
+use rustls::ClientConnection;
 use tokio::net::{TcpStream, UdpSocket};
 
 use super::{
+    io::{Elapsed, until},
+    tls_stream::TlsStream,
     upstream::{self, Link},
     worker::Worker,
 };
@@ -13,6 +16,7 @@ use crate::{
     frps::ask::Ask,
     snapshot::{Endpoint, Gate, Member, OpenConnection, Pool},
     telemetry::stats::Failure,
+    tls::Outbound,
 };
 
 /// Why there is no connection.
@@ -52,8 +56,35 @@ pub async fn open_one(
     member: &Member,
     deadline: Option<Instant>,
 ) -> Result<Link, NoLink> {
-    let (socket, open) = open_socket(worker, pool, member, deadline).await?;
-    Ok(Link { stream: socket.into(), open: Some(open) })
+    let endpoint = &member.endpoint;
+    let Some(tls) = &endpoint.tls else {
+        let (socket, open) = open_socket(worker, pool, member, deadline).await?;
+        return Ok(Link { stream: socket.into(), open: Some(open) });
+    };
+    let limit = Instant::now() + pool.connect_timeout;
+    let limit = deadline.map_or(limit, |deadline| deadline.min(limit));
+    let (socket, open) = reach(worker, pool, member, deadline).await?;
+    let handshake = Box::pin(shake(socket, tls, &endpoint.id.host));
+    let failure = match until(Some(limit), handshake).await {
+        Ok(Ok(stream)) => {
+            endpoint.stats.of(worker.id).connects.inc();
+            succeeded(pool, endpoint);
+            return Ok(Link { stream: stream.into(), open: Some(open) });
+        }
+        Ok(Err(error)) => error,
+        Err(Elapsed) => io::Error::new(io::ErrorKind::TimedOut, "no TLS handshake within connect_timeout"),
+    };
+    failed(worker, pool, endpoint, Failure::Tls, &failure);
+    Err(NoLink::Failed(Failure::Tls))
+}
+
+/// Begins TLS on a socket. The member must prove to have its name.
+async fn shake(socket: TcpStream, tls: &Outbound, host: &str) -> io::Result<TlsStream> {
+    let (config, name) = tls.with(host)?;
+    let session = ClientConnection::new(config, name).map_err(io::Error::other)?;
+    let mut stream = TlsStream::new(socket, session.into());
+    poll_fn(|cx| stream.poll_handshake(cx)).await?;
+    Ok(stream)
 }
 
 /// Opens a connection within the pool's `connect_timeout`; keeps the endpoint's record.
@@ -66,8 +97,20 @@ pub async fn open_socket(
     member: &Member,
     deadline: Option<Instant>,
 ) -> Result<(TcpStream, OpenConnection), NoLink> {
+    let reached = reach(worker, pool, member, deadline).await?;
+    member.endpoint.stats.of(worker.id).connects.inc();
+    succeeded(pool, &member.endpoint);
+    Ok(reached)
+}
+
+/// The same, but whether that is a success is still open.
+async fn reach(
+    worker: &Worker,
+    pool: &Pool,
+    member: &Member,
+    deadline: Option<Instant>,
+) -> Result<(TcpStream, OpenConnection), NoLink> {
     let endpoint = &member.endpoint;
-    let stats = endpoint.stats.of(worker.id);
     if Gate::is_full(member.connections.as_ref()) {
         return Err(NoLink::Crowded);
     }
@@ -79,11 +122,7 @@ pub async fn open_socket(
             tracing::debug!(endpoint = endpoint.label(), "the tunnel's port changed hands");
             Err(NoLink::Failed(Failure::TunnelChanged))
         }
-        Ok(stream) => {
-            stats.connects.inc();
-            succeeded(pool, endpoint);
-            Ok((stream, open))
-        }
+        Ok(stream) => Ok((stream, open)),
         Err((_, error)) if upstream::is_ours(&error) => {
             starved(worker, endpoint, &error);
             Err(NoLink::Starved)

@@ -25,7 +25,13 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use lb_algos::{Rng, Tick};
 use memchr::memmem;
-use tokio::{net::TcpStream, sync::Notify, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    sync::Notify,
+    time::timeout,
+};
+use tokio_rustls::TlsConnector;
 
 use super::streak::Streak;
 use crate::{
@@ -43,6 +49,8 @@ pub enum ProbeFailure {
     Unresolved,
     /// No connection.
     Connect(String),
+    /// No TLS, or it isn't who it should be.
+    Tls(String),
     /// Not within the deadline.
     Timeout(Duration),
     /// A status that is not expected.
@@ -58,6 +66,7 @@ impl fmt::Display for ProbeFailure {
         match self {
             Self::Unresolved => f.write_str("its name has no address"),
             Self::Connect(error) => write!(f, "connect: {error}"),
+            Self::Tls(error) => write!(f, "TLS: {error}"),
             Self::Timeout(deadline) => write!(f, "no answer within {deadline:?}"),
             Self::Status(status) => write!(f, "status {status}"),
             Self::Body => f.write_str("the body lacks the expected text"),
@@ -175,6 +184,14 @@ async fn attempt(
     {
         return Err(ProbeFailure::Connect("the port isn't this tunnel's any more".into()));
     }
+    let Some(tls) = &endpoint.tls else { return ask(stream, check).await };
+    let (config, name) = tls.with(&endpoint.id.host).map_err(|error| ProbeFailure::Tls(error.to_string()))?;
+    let stream = TlsConnector::from(config).connect(name, stream).await;
+    ask(stream.map_err(|error| ProbeFailure::Tls(error.to_string()))?, check).await
+}
+
+/// What there is to ask once a connection is there.
+async fn ask(stream: impl AsyncRead + AsyncWrite + Unpin, check: &HealthCheck) -> Result<(), ProbeFailure> {
     match check {
         HealthCheck::Tcp => Ok(()),
         HealthCheck::Http { host, path, expect, body } => {
@@ -185,7 +202,7 @@ async fn attempt(
 
 /// `GET path`, judged by its status and, where text is wanted, by its body.
 async fn http(
-    stream: TcpStream,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
     host: &str,
     path: &str,
     expect: &[(u16, u16)],

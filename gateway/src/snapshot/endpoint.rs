@@ -26,6 +26,7 @@ use crate::{
         shard::{Padded, Shards, WorkerId},
         stats::EndpointShard,
     },
+    tls::Outbound,
 };
 
 /// Identity of an endpoint: an frps's vhost port, or the port of one tunnel. A changed address is another endpoint, and so is
@@ -40,6 +41,8 @@ pub struct EndpointId {
     pub port: u16,
     /// Whose port it is; `None` = a vhost port, or one that the file names: it is never asked whose.
     pub tunnel: Option<Arc<Registration>>,
+    /// The pool that speaks TLS to it; `None` = it is spoken to in clear text. No kept connection of another pool may be used then.
+    pub tls: Option<Arc<str>>,
 }
 
 /// A host that endpoints are at, with the addresses it has.
@@ -98,7 +101,20 @@ impl EndpointId {
             Carries::Tls => (&frps.host, frps.vhost_https_port?),
             Carries::Tcp | Carries::Udp => (&frps.tunnel_host, port?),
         };
-        Some(Self { frps: frps.name.as_str().into(), host: host.as_str().into(), port, tunnel: None })
+        Some(Self {
+            frps: frps.name.as_str().into(),
+            host: host.as_str().into(),
+            port,
+            tunnel: None,
+            tls: None,
+        })
+    }
+
+    /// The same, as `pool` speaks to it.
+    #[must_use]
+    pub fn spoken_to_by(self, pool: &model::Pool) -> Self {
+        let tls = pool.tls.as_ref().map(|_| pool.name.as_str().into());
+        Self { tls, ..self }
     }
 
     /// What stays the same when a tunnel registers anew: what is learnt about it belongs to this.
@@ -111,7 +127,13 @@ impl EndpointId {
             sealed: String::new(),
             started: String::new(),
         };
-        Self { frps: Arc::clone(&self.frps), host: "".into(), port: 0, tunnel: Some(Arc::new(nameless)) }
+        Self {
+            frps: Arc::clone(&self.frps),
+            host: "".into(),
+            port: 0,
+            tunnel: Some(Arc::new(nameless)),
+            tls: None,
+        }
     }
 }
 
@@ -124,6 +146,8 @@ pub struct Endpoint {
     pub number: u64,
     /// Where it is.
     pub host: Arc<Host>,
+    /// What is spoken there; `Some` exactly where [`EndpointId::tls`] is.
+    pub tls: Option<Arc<Outbound>>,
     /// Asked after each fresh connect; `None` = nobody else can have the port.
     pub guard: Option<Guard>,
     label: Box<str>,
@@ -154,6 +178,13 @@ impl Endpoint {
         Self::at(host, id, number, workers, None)
     }
 
+    /// The same, spoken to by TLS.
+    #[must_use]
+    pub fn over(mut self, tls: Option<Arc<Outbound>>) -> Self {
+        self.tls = tls;
+        self
+    }
+
     /// As [`Endpoint::new`], at a host that others share.
     #[must_use]
     pub fn at(host: Arc<Host>, id: EndpointId, number: u64, workers: usize, guard: Option<Guard>) -> Self {
@@ -163,6 +194,7 @@ impl Endpoint {
         };
         Self {
             host,
+            tls: None,
             guard,
             label,
             gone: AtomicBool::new(false),
@@ -368,7 +400,7 @@ mod tests {
     use super::*;
 
     fn endpoint() -> Arc<Endpoint> {
-        let id = EndpointId { frps: "a".into(), host: "127.0.0.1".into(), port: 80, tunnel: None };
+        let id = EndpointId { frps: "a".into(), host: "127.0.0.1".into(), port: 80, tunnel: None, tls: None };
         Arc::new(Endpoint::new(id, 1, 2))
     }
 

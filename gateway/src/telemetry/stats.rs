@@ -88,7 +88,7 @@ pub struct EndpointShard {
 }
 
 /// Why an attempt failed, as the `reason` label.
-pub const FAILURES: [&str; 8] = [
+pub const FAILURES: [&str; 9] = [
     "connect_refused",
     "connect_timeout",
     "reset",
@@ -97,6 +97,7 @@ pub const FAILURES: [&str; 8] = [
     "invalid_response",
     "truncated",
     "tunnel_changed",
+    "tls",
 ];
 
 /// Index into [`FAILURES`].
@@ -118,6 +119,8 @@ pub enum Failure {
     Truncated,
     /// The port that was connected to is not the tunnel's any more. Nothing was sent.
     TunnelChanged,
+    /// The TLS handshake failed, or took too long: it isn't who it should be, or it speaks no TLS. Nothing was sent.
+    Tls,
 }
 
 impl Failure {

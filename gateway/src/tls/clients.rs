@@ -3,8 +3,7 @@
 //! What is wrong with them isn't taken, so a list that was cut short lets nobody in again.
 
 use std::{
-    hash::{DefaultHasher, Hasher as _},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::{Instant, SystemTime},
 };
@@ -13,7 +12,8 @@ use frp_gateway_config::model::ClientAuth;
 
 use super::{
     client::{ClientGate, Wrong, load},
-    keeper::{Looked, Print, WRITE_WAIT},
+    files::Files,
+    keeper::Looked,
     provider,
     store::Store,
     terminator::Settings,
@@ -25,11 +25,7 @@ pub(super) struct Watched {
     auth: ClientAuth,
     pub(super) gate: Arc<ClientGate>,
     warnings: Vec<Wrong>,
-    /// How the files looked when they were read.
-    prints: Vec<Option<Print>>,
-    digest: Option<u64>,
-    /// Content that isn't taken: its digest, since when, and whether the log knows.
-    suspect: Option<(Option<u64>, Instant, bool)>,
+    files: Files,
 }
 
 impl Watched {
@@ -39,18 +35,19 @@ impl Watched {
         before: Option<&Self>,
         now: SystemTime,
     ) -> Result<Self, Vec<Wrong>> {
-        let (prints, digest) = (prints(auth, now), digest(auth));
-        if let Some(before) = before.filter(|before| before.auth == *auth && before.digest == digest) {
-            return Ok(Self { prints, suspect: None, ..before.clone() });
+        let files = files(auth, now);
+        if let Some(before) =
+            before.filter(|before| before.auth == *auth && before.files.hold_the_same(&files))
+        {
+            return Ok(Self { files, ..before.clone() });
         }
         let loaded = load(auth, &provider(), now)?;
-        let (gate, warnings) = (loaded.gate, loaded.warnings);
-        Ok(Self { auth: auth.clone(), gate, warnings, prints, digest, suspect: None })
+        Ok(Self { auth: auth.clone(), gate: loaded.gate, warnings: loaded.warnings, files })
     }
 
     /// The files.
-    pub(super) fn files(&self) -> impl Iterator<Item = &PathBuf> {
-        files(&self.auth)
+    pub(super) fn paths(&self) -> &[PathBuf] {
+        self.files.paths()
     }
 
     /// Tells the log what is odd about them.
@@ -58,11 +55,6 @@ impl Watched {
         for warning in &self.warnings {
             tracing::warn!(listener, "{}", warning.message);
         }
-    }
-
-    fn is_as_it_was(&self, now: SystemTime) -> bool {
-        let prints = prints(&self.auth, now);
-        self.suspect.is_none() && prints.iter().all(Option::is_some) && prints == self.prints
     }
 }
 
@@ -76,12 +68,12 @@ impl Store {
         };
         let mut looked = Looked { changed: false, again: false };
         for (listener, old) in all {
-            if old.is_as_it_was(now) {
+            if old.files.are_as_they_were(now) {
                 continue;
             }
             match Watched::read(&old.auth, Some(&old), now) {
                 Ok(new) => looked.changed |= self.swap_clients(&listener, &old, new),
-                Err(wrong) => looked.again |= self.suspect_clients(&listener, &old, &wrong, at),
+                Err(wrong) => looked.again |= self.suspect_clients(&listener, &old, &wrong, (now, at)),
             }
         }
         if looked.changed {
@@ -117,45 +109,33 @@ impl Store {
     }
 
     /// Says that what is in the files now isn't taken, once that is no moment's matter. Whether to look again soon.
-    fn suspect_clients(&self, listener: &str, old: &Watched, wrong: &[Wrong], at: Instant) -> bool {
+    fn suspect_clients(
+        &self,
+        listener: &str,
+        old: &Watched,
+        wrong: &[Wrong],
+        (now, at): (SystemTime, Instant),
+    ) -> bool {
+        let there = files(&old.auth, now);
         let mut inner = self.inner();
         let clients = inner.listeners.get_mut(listener).and_then(|ended| ended.clients.as_mut());
         let Some(clients) = clients.filter(|there| Arc::ptr_eq(&there.gate, &old.gate)) else { return false };
-        let digest = digest(&old.auth);
-        let known = clients.suspect.filter(|(known, ..)| *known == digest);
-        let (digest, since, told) = known.unwrap_or((digest, at, false));
-        let tell = !told && at.saturating_duration_since(since) >= WRITE_WAIT;
-        clients.suspect = Some((digest, since, told || tell));
+        let doubt = clients.files.suspect(&there, at);
         drop(inner);
-        if tell {
+        if doubt.tell {
             self.count_refused();
             for wrong in wrong {
                 let (key, reason) = (&wrong.key, &wrong.message);
                 tracing::warn!(listener, key, reason, "clients are judged as before: a file is refused");
             }
         }
-        !(told || tell)
+        doubt.again
     }
 }
 
-fn files(auth: &ClientAuth) -> impl Iterator<Item = &PathBuf> {
-    auth.trust.iter().chain(&auth.crl)
+fn files(auth: &ClientAuth, now: SystemTime) -> Files {
+    Files::new(auth.trust.iter().chain(&auth.crl).cloned().collect(), now)
 }
 
-/// To be taken before the files are read.
-fn prints(auth: &ClientAuth, now: SystemTime) -> Vec<Option<Print>> {
-    files(auth).map(|path| Print::of(path, now)).collect()
-}
-
-/// Of their content; `None` = one of them can't be read.
-fn digest(auth: &ClientAuth) -> Option<u64> {
-    let mut hasher = DefaultHasher::new(); // fixed keys: equal bytes, equal hash
-    let mut add = |path: &Path| {
-        let bytes = std::fs::read(path).ok()?;
-        hasher.write_usize(bytes.len());
-        hasher.write(&bytes);
-        Some(())
-    };
-    files(auth).try_for_each(|path| add(path))?;
-    Some(hasher.finish())
-}
+#[cfg(test)]
+mod tests;

@@ -125,9 +125,10 @@ impl Store {
         }
         let changed = self.swap(swaps, now);
         self.remind(now);
-        let clients = self.look_at_clients(now, at);
-        let again = self.inner().suspects.values().any(|suspect| !suspect.told) || clients.again;
-        Looked { changed: changed || clients.changed, again }
+        let (clients, pools) = (self.look_at_clients(now, at), self.look_at_pools(now, at));
+        let again =
+            self.inner().suspects.values().any(|suspect| !suspect.told) || clients.again || pools.again;
+        Looked { changed: changed || clients.changed || pools.changed, again }
     }
 
     fn suspect(&self, files: &Certificate, digest: Option<u64>, wrong: Wrong, at: Instant) {

@@ -8,12 +8,14 @@
 
 pub mod client;
 mod clients;
+mod files;
 pub mod identity;
 pub mod keeper;
 pub mod leaf;
 pub mod more;
 pub mod names;
 pub mod ocsp;
+pub mod outbound;
 pub mod pair;
 pub mod store;
 mod terminator;
@@ -30,6 +32,7 @@ pub use self::{
     client::ClientGate,
     identity::ClientIdentity,
     more::MoreCertificates,
+    outbound::Outbound,
     store::Store,
     terminator::{ACME_TLS_ALPN, Refused, Settings, Terminator, UNRECOGNIZED_NAME},
 };

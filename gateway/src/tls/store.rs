@@ -23,6 +23,7 @@ use super::{
     keeper::{Prints, Suspect},
     more::MoreCertificates,
     names::Names,
+    outbound::{Begun, Outbound},
     pair::{Bytes, Pair, Wrong},
     terminator::{InForce, More, Settings, Terminator},
     view::CertificateView,
@@ -64,6 +65,8 @@ pub(super) struct Inner {
     pub(super) pairs: HashMap<Certificate, Held>,
     pub(super) listeners: BTreeMap<String, Ended>,
     pub(super) suspects: HashMap<Certificate, Suspect>,
+    /// Pools whose members are spoken to by TLS.
+    pub(super) pools: BTreeMap<String, Begun>,
 }
 
 /// A certificate in force.
@@ -100,6 +103,7 @@ impl Ended {
 pub struct Staged {
     pairs: HashMap<Certificate, Held>,
     listeners: Vec<(String, Ended, Arc<InForce>)>,
+    pools: BTreeMap<String, Begun>,
     now: SystemTime,
 }
 
@@ -107,6 +111,13 @@ impl Staged {
     /// What ends TLS, by the name of the listener.
     pub fn terminators(&self) -> impl Iterator<Item = (&str, &Arc<Terminator>)> {
         self.listeners.iter().map(|(name, ended, _)| (name.as_str(), &ended.terminator))
+    }
+}
+
+impl Staged {
+    /// How pools speak TLS to their members, by the name of the pool.
+    pub fn outbounds(&self) -> impl Iterator<Item = (&str, &Arc<Outbound>)> {
+        self.pools.iter().map(|(name, begun)| (name.as_str(), &begun.outbound))
     }
 }
 
@@ -170,11 +181,26 @@ impl Store {
                 Err(error) => faults.push(TlsFault { key, message: error.to_string() }),
             }
         }
+        let in_force = self.inner().pools.clone();
+        let mut pools = BTreeMap::new();
+        for (index, pool) in config.pools.iter().enumerate() {
+            let Some(tls) = &pool.tls else { continue };
+            match Begun::read(tls, in_force.get(&pool.name), now) {
+                Ok(begun) => drop(pools.insert(pool.name.clone(), begun)),
+                Err(wrong) => {
+                    let of = |wrong: client::Wrong| TlsFault {
+                        key: format!("pools[{index}].tls.{}", wrong.key),
+                        message: wrong.message,
+                    };
+                    faults.extend(wrong.into_iter().map(of));
+                }
+            }
+        }
         if !faults.is_empty() {
             return Err(faults);
         }
         let pairs = reader.read.into_iter().filter_map(|(files, read)| Some((files, read.ok()?))).collect();
-        Ok(Staged { pairs, listeners, now })
+        Ok(Staged { pairs, listeners, pools, now })
     }
 
     fn terminator(
@@ -193,7 +219,7 @@ impl Store {
 
     /// Puts it in force, for handshakes to come, and tells the log what is odd about new certificates.
     pub fn settle(&self, staged: Staged) {
-        let Staged { mut pairs, listeners, now } = staged;
+        let Staged { mut pairs, listeners, pools, now } = staged;
         let mut inner = self.inner();
         for (files, held) in &mut pairs {
             let before = inner.pairs.get(files);
@@ -207,13 +233,15 @@ impl Store {
         let same =
             inner.pairs.len() == pairs.len() && pairs.keys().all(|files| inner.pairs.contains_key(files));
         inner.pairs = pairs;
-        let mut others = false;
+        pools.values().for_each(|begun| begun.outbound.put(Arc::clone(&begun.spoken)));
+        let (mut judged_anew, others) = (false, !pools.is_empty() || !inner.pools.is_empty());
+        inner.pools = pools;
         for (name, ended, _) in &listeners {
             let before = inner.listeners.get(name).and_then(|before| before.clients.as_ref());
             if let Some(clients) = &ended.clients
                 && before.is_none_or(|before| !Arc::ptr_eq(&before.gate, &clients.gate))
             {
-                others = true;
+                judged_anew = true;
                 clients.warn(name);
             }
         }
@@ -227,10 +255,10 @@ impl Store {
             })
             .collect();
         drop(inner);
-        if others {
+        if judged_anew {
             self.clients_changed.notify_one();
         }
-        if !same || others {
+        if !same || others || judged_anew {
             self.other_files.notify_one();
         }
     }
@@ -294,8 +322,9 @@ impl Store {
         let of =
             |files: &Certificate| [Some(files.cert.clone()), Some(files.key.clone()), files.ocsp.clone()];
         let clients = inner.listeners.values().filter_map(|ended| ended.clients.as_ref());
-        let clients = clients.flat_map(|clients| clients.files().cloned());
-        inner.pairs.keys().flat_map(of).flatten().chain(clients).collect()
+        let clients = clients.flat_map(|clients| clients.paths().to_vec());
+        let pools = inner.pools.values().flat_map(|begun| begun.paths().to_vec());
+        inner.pairs.keys().flat_map(of).flatten().chain(clients).chain(pools).collect()
     }
 
     /// Returns when clients that were let in have to be judged again: what judges them has changed since the last time.

@@ -19,7 +19,7 @@ use crate::{
         shard::{Counter, Shards},
         stats::{ListenerShard, PoolShard, SplitStats},
     },
-    tls::TlsSlot,
+    tls::{Outbound, TlsSlot},
 };
 
 /// A removed listener keeps its slot at least this long: its accept queue may hold visitors that were let in.
@@ -49,6 +49,8 @@ pub struct Identities {
     frps: HashMap<FrpsKey, Arc<FrpsLive>>,
     relays: Arc<Relays>,
     tls: HashMap<String, TlsSlot>,
+    /// How pools speak TLS, by the name of the pool.
+    outbounds: HashMap<String, Arc<Outbound>>,
 }
 
 /// Name, host and control port of an frps.
@@ -135,6 +137,7 @@ impl Identities {
             frps: HashMap::new(),
             relays: Arc::default(),
             tls: HashMap::new(),
+            outbounds: HashMap::new(),
         }
     }
 
@@ -147,6 +150,17 @@ impl Identities {
     pub fn settle_tls<'a>(&mut self, staged: impl Iterator<Item = (&'a str, &'a TlsSlot)>) {
         let names: BTreeSet<&str> = staged.map(|(name, _)| name).collect();
         self.tls.retain(|name, _| names.contains(name.as_str()));
+    }
+
+    /// How pools that a configuration names speak TLS to their members. Those of others stay until [`Self::settle_outbounds`].
+    pub fn prepare_outbounds<'a>(&mut self, staged: impl Iterator<Item = (&'a str, &'a Arc<Outbound>)>) {
+        self.outbounds.extend(staged.map(|(name, outbound)| (name.to_owned(), Arc::clone(outbound))));
+    }
+
+    /// Forgets those of pools other than these.
+    pub fn settle_outbounds<'a>(&mut self, staged: impl Iterator<Item = (&'a str, &'a Arc<Outbound>)>) {
+        let names: BTreeSet<&str> = staged.map(|(name, _)| name).collect();
+        self.outbounds.retain(|name, _| names.contains(name.as_str()));
     }
 
     /// Slot of a listener that is configured, or was until a moment ago.
@@ -207,6 +221,7 @@ impl<'a> Carry<'a> {
             last_revision: old.last_revision,
             relays: Arc::clone(&old.relays),
             tls: old.tls.clone(),
+            outbounds: old.outbounds.clone(),
             ..Identities::new(old.workers)
         };
         Self { old, new, pool_slots: BTreeSet::new(), settlement: Settlement::default() }
@@ -264,7 +279,10 @@ impl<'a> Carry<'a> {
         }
         let endpoint = self.old.endpoints.get(&id).cloned().unwrap_or_else(|| {
             self.new.last_endpoint += 1;
-            Arc::new(Endpoint::new(id.clone(), self.new.last_endpoint, self.old.workers))
+            // One that nobody has prepared refuses to speak: never in clear text.
+            let known =
+                id.tls.as_ref().map(|pool| self.new.outbounds.get(&**pool).cloned().unwrap_or_default());
+            Arc::new(Endpoint::new(id.clone(), self.new.last_endpoint, self.old.workers).over(known))
         });
         self.new.endpoints.insert(id, Arc::clone(&endpoint));
         endpoint

@@ -169,6 +169,7 @@ impl TunnelIdentities {
                     host: frps.tunnel_host.as_str().into(),
                     port: registration.port,
                     tunnel: Some(Arc::clone(registration)),
+                    tls: None,
                 }),
                 (None, Some(carries)) => EndpointId::of(frps, carries, None),
                 (None, None) => None,
@@ -367,6 +368,7 @@ impl TunnelIdentities {
             host: Arc::clone(&host.name),
             port: registration.port,
             tunnel: Some(Arc::clone(registration)),
+            tls: None,
         };
         if let Some(known) = self.endpoints.get(&id) {
             return Arc::clone(known);

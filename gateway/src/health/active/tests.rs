@@ -10,6 +10,7 @@ fn endpoint(address: SocketAddr) -> Arc<Endpoint> {
         host: address.ip().to_string().into(),
         port: address.port(),
         tunnel: None,
+        tls: None,
     };
     Arc::new(Endpoint::new(id, 1, 1))
 }
