@@ -6,11 +6,14 @@
     reason = "helpers of tests are outside of them; a skipped check says so"
 )]
 
+#[path = "common/ca.rs"]
+mod authority;
+
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-    process::{Command, Output},
+    path::Path,
+    process::Command,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
@@ -19,103 +22,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use authority::{Ca, leaf};
 use rcgen::KeyPair;
 use rustls::{
-    RootCertStore,
-    crypto::aws_lc_rs,
     pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime, pem::PemObject},
-    server::{WebPkiClientVerifier, danger::ClientCertVerifier},
+    server::danger::ClientCertVerifier,
 };
-
-/// An authority of its own.
-struct Ca {
-    folder: tempfile::TempDir,
-}
-
-impl Ca {
-    fn new() -> Self {
-        Self::with(&[])
-    }
-
-    fn with(options: &[&str]) -> Self {
-        let ca = Self { folder: tempfile::tempdir().expect("a folder") };
-        ca.ok(&[&["init"], options].concat());
-        ca
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join("ca").join(name)
-    }
-
-    fn text(&self, name: &str) -> String {
-        fs::read_to_string(self.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_frp-gateway"));
-        let dir = self.path("");
-        command.arg("ca").args(arguments).arg("--dir").arg(&dir).current_dir(self.folder.path());
-        command.output().expect("it runs")
-    }
-
-    /// What it says when all is well.
-    fn ok(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        let (said, wrong) =
-            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {said}{wrong}");
-        said.into_owned()
-    }
-
-    /// What it says when what is asked for can't be; the folder's path reads `CA`.
-    fn refused(&self, arguments: &[&str]) -> String {
-        let output = self.run(arguments);
-        let wrong = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {wrong}");
-        assert!(output.stdout.is_empty(), "nothing was done: {}", String::from_utf8_lossy(&output.stdout));
-        wrong.replace(&self.path("").display().to_string(), "CA")
-    }
-
-    /// `list --json`.
-    fn list(&self) -> Vec<serde_json::Value> {
-        let text = self.ok(&["list", "--json"]);
-        text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"))).collect()
-    }
-
-    fn serial(&self, name: &str) -> String {
-        let all = self.list();
-        let newest = all.iter().rfind(|line| line["name"] == name).unwrap_or_else(|| panic!("no {name}"));
-        newest["serial"].as_str().expect("a text").to_owned()
-    }
-
-    fn leaf(&self, name: &str) -> CertificateDer<'static> {
-        leaf(&self.path(&format!("issued/{name}/cert.pem")))
-    }
-
-    /// A verifier by `trust.pem` and `crl.pem`, as a listener's `client_auth` has it.
-    fn verifier(&self) -> Arc<dyn ClientCertVerifier> {
-        self.verifier_by(&self.path("trust.pem"))
-    }
-
-    fn verifier_by(&self, trust: &Path) -> Arc<dyn ClientCertVerifier> {
-        let mut roots = RootCertStore::empty();
-        for root in CertificateDer::pem_file_iter(trust).expect("readable") {
-            roots.add(root.expect("PEM")).expect("a root");
-        }
-        let lists = CertificateRevocationListDer::pem_file_iter(self.path("crl.pem")).expect("readable");
-        let lists: Vec<_> = lists.map(|list| list.expect("PEM")).collect();
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-            .with_crls(lists)
-            .enforce_revocation_expiration()
-            .build()
-            .expect("rustls takes them")
-    }
-}
-
-fn leaf(path: &Path) -> CertificateDer<'static> {
-    CertificateDer::from_pem_file(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
 
 /// Nothing, or why not.
 fn judge(verifier: &Arc<dyn ClientCertVerifier>, leaf: &CertificateDer<'_>) -> Result<(), String> {

@@ -147,13 +147,9 @@ fn days() -> clap::builder::RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(1..=36_500)
 }
 
-/// `30d`, or a duration as in the configuration.
+/// A duration as in the configuration.
 fn within(text: &str) -> Result<Duration, String> {
-    let days = text.strip_suffix('d').and_then(|days| days.parse::<u32>().ok());
-    if let Some(days) = days {
-        return Ok(Duration::from_secs(u64::from(days) * 86_400));
-    }
-    units::parse_duration(text).map_err(|error| format!("{}, or days like 30d", error.help))
+    units::parse_duration(text).map_err(|error| error.help)
 }
 
 /// Does what the arguments say; lines go to stdout.

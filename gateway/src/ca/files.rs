@@ -84,13 +84,18 @@ fn sync_folder(path: &Path) -> Result<(), CaError> {
 
 /// Replaces a file, or makes it. Owner and mode stay those of the one before.
 pub(super) fn replace(path: &Path, text: &str, mode: u32) -> Result<(), CaError> {
+    replace_unsynced(path, text, mode)?;
+    path.parent().map_or(Ok(()), sync_folder)
+}
+
+/// The same, but after a power cut the old one may be there again, unless its folder is synced later.
+pub(super) fn replace_unsynced(path: &Path, text: &str, mode: u32) -> Result<(), CaError> {
     let mut new = path.as_os_str().to_owned();
     new.push(".new");
     let new = PathBuf::from(new);
     remove(&new)?;
     write_new(&new, text, mode, fs::metadata(path).ok().as_ref())?;
-    fs::rename(&new, path).map_err(at("replace", path))?;
-    path.parent().map_or(Ok(()), sync_folder)
+    fs::rename(&new, path).map_err(at("replace", path))
 }
 
 /// Removes a file that may be gone.

@@ -160,7 +160,7 @@ impl Authority {
         self.save()?;
         for (entry, staged) in made {
             let home = self.issued(&entry.name);
-            files::replace(&home.join("ca.pem"), &roots, files::PUBLIC)?;
+            files::replace_unsynced(&home.join("ca.pem"), &roots, files::PUBLIC)?;
             staged.go_live()?;
         }
         Ok(entries)
