@@ -139,7 +139,8 @@ impl Authority {
 
     fn sign_leaves(&mut self, wanted: Vec<Leaf>, now: OffsetDateTime) -> Result<Vec<Entry>, CaError> {
         let Some((number, ends)) = self.index.signing().map(|root| (root.number, root.not_after)) else {
-            return Err(CaError::NotRotating);
+            let why = "none of its roots signs".into();
+            return Err(CaError::Damaged { path: self.folder.join("index.json"), why });
         };
         if ends <= now + Duration::hours(1) {
             return Err(CaError::RootEnds(number));
