@@ -5,6 +5,7 @@
 //! when their tunnels' requests wait there.
 
 use std::{
+    collections::HashSet,
     os::fd::AsFd,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -20,7 +21,7 @@ use super::{
     successor::Successor,
 };
 use crate::{
-    control::relays::Relays,
+    control::relays::{RelayInfo, Relays},
     data::{
         frp::hand_on::{Offer, Verdict},
         io::{Elapsed, until},
@@ -32,6 +33,8 @@ use crate::{
 const TOOK_WAIT: Duration = Duration::from_secs(10);
 /// How often it is looked who is left.
 const LOOK: Duration = Duration::from_millis(10);
+/// Whoever has not offered itself after so long never will.
+const SLOW: Duration = Duration::from_secs(10);
 /// Once all others have gone, those that have not logged in may take so long.
 const LATECOMERS: Duration = Duration::from_secs(5);
 /// A login takes no longer. A client that is cut in the middle of its first one gives up.
@@ -82,6 +85,7 @@ impl Passing<'_> {
         let Self { channel, workers, relays, .. } = self;
         let (mut batch, mut under_way) = (Vec::new(), None::<Instant>);
         let (mut asked, mut fetched) = (false, None::<Instant>);
+        let (begun, mut refused) = (Instant::now(), HashSet::new());
         let mut look = interval(LOOK);
         loop {
             let may_end = served.is_terminated() && under_way.is_none();
@@ -98,6 +102,8 @@ impl Passing<'_> {
                 said = channel.receive() => match said {
                     Ok(Some((Message::Took(took), _))) => {
                         self.passed += took.len();
+                        let all = batch.iter().map(|offer| offer.handed.relay.id);
+                        refused.extend(all.filter(|id| !took.contains(id)));
                         settle(&mut batch, |id| took.contains(&id));
                         under_way = None;
                     }
@@ -119,7 +125,11 @@ impl Passing<'_> {
                     if workers.clients() == 0 || fetched.is_some_and(|at| at.elapsed() >= LATECOMERS) {
                         break;
                     }
-                    if !asked && !logs_in(relays) {
+                    // Who can pass is not to be cut because it is slow to offer itself.
+                    let may_pass = |info: &RelayInfo| !info.tls_ended && !refused.contains(&info.id);
+                    let left = relays.all();
+                    let waits = left.iter().any(may_pass) && begun.elapsed() < SLOW;
+                    if !asked && !waits && !logs_in(&left) {
                         asked = true;
                         if channel.send_file(&Message::Fetch, &relays.inheritance(), &[]).await.is_err() {
                             break;
@@ -150,9 +160,9 @@ fn settle(batch: &mut Vec<Offer>, taken: impl Fn(u64) -> bool) {
 }
 
 /// Whether somebody may be in the middle of its login.
-fn logs_in(relays: &Relays) -> bool {
+fn logs_in(all: &[RelayInfo]) -> bool {
     let now = SystemTime::now();
-    relays.all().iter().any(|info| now.duration_since(info.opened).is_ok_and(|age| age < LOGIN))
+    all.iter().any(|info| now.duration_since(info.opened).is_ok_and(|age| age < LOGIN))
 }
 
 #[cfg(test)]
