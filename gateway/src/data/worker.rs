@@ -172,8 +172,6 @@ impl Workers {
         }
     }
 
-    /// Ends everything, letting exchanges finish `within` that time. Returns the number of connections cut. Where another process
-    /// serves already, clients of an `frp` listener stay, to be handed on: see [`Self::hand_on`], [`Self::end`].
     /// Has everybody judged again who has shown a certificate; who isn't good any more is cut.
     pub fn judge_clients(&self) {
         for worker in &self.commands {
@@ -181,7 +179,8 @@ impl Workers {
         }
     }
 
-    /// Ends everything, letting exchanges finish `within` that time. Returns the number of connections cut.
+    /// Ends everything, letting exchanges finish `within` that time. Returns the number of connections cut. Where another process
+    /// serves already, clients of an `frp` listener stay, to be handed on: see [`Self::hand_on`], [`Self::end`].
     pub async fn drain(&self, within: Duration, leaving: Leaving) -> u64 {
         self.ask(|done| Command::Drain { within, leaving, done }).await
     }

@@ -167,11 +167,19 @@ impl Life {
             // Whoever asked for the upgrade is still to read the answer.
             drop(timeout(ADMIN_WAIT, self.admin.ended()).await);
         }
+        self.last_lines();
         tracing::info!("stopped");
         Ending::Drained
     }
 
+    /// Threads that may write lines end with the process, and then nobody writes what is still in the queues.
+    fn last_lines(&self) {
+        self.access_log.flush();
+        self.audit.flush();
+    }
+
     fn cut(&self) -> Ending {
+        self.last_lines();
         tracing::warn!(connections = self.workers.connections(), "second signal, stopped without drain");
         Ending::Cut
     }

@@ -90,6 +90,11 @@ impl AuditHandle {
         self.0.reopen();
     }
 
+    /// Waits, for at most a second, until the lines so far are written. Blocks.
+    pub fn flush(&self) {
+        self.0.flush();
+    }
+
     /// Lines lost because the destination was too slow or failed.
     #[must_use]
     pub fn dropped(&self) -> u64 {
