@@ -281,8 +281,8 @@ fn fields(out: &mut Vec<u8>, fields: &HeaderMap, wanted: impl Fn(&HeaderName) ->
 /// Trailers that would pass for what frames, routes or authenticates are left out, names that look alike included.
 fn may_be_trailer(name: &HeaderName) -> bool {
     let name = name.as_str();
-    !Known::of(name.as_bytes()).is_forbidden_in_trailers()
-        && !(name.contains('_') && Known::of(name.replace('_', "-").as_bytes()).is_forbidden_in_trailers())
+    let is_forbidden = |name: &[u8]| Known::of(name).is_forbidden_in_trailers();
+    !is_forbidden(name.as_bytes()) && !(name.contains('_') && is_forbidden(name.replace('_', "-").as_bytes()))
 }
 
 fn write_to(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) {

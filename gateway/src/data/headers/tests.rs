@@ -17,6 +17,7 @@ const PEER: &str = "192.0.2.7";
 fn listener(trusted: &[&str]) -> Listener {
     let config = testing::listener("web");
     Listener {
+        tls: None,
         passthrough: None,
         http2: None,
         pool: None,

@@ -1,4 +1,4 @@
-use frp_gateway_config::model::UnknownName;
+use frp_gateway_config::model::{ClientAuth, ClientAuthMode, UnknownName};
 use rustls::{
     AlertDescription, ClientConfig, ClientConnection, Connection, HandshakeKind, ProtocolVersion,
     RootCertStore,
@@ -8,6 +8,7 @@ use rustls::{
 
 use super::*;
 use crate::tls::{
+    client,
     pair::Pair,
     testing::{Authority, Extra, https},
 };
@@ -124,11 +125,17 @@ fn nothing_is_resumed_where_tickets_are_off_or_clients_show_certificates() {
     let off = settings(|listener| listener.tls.as_mut().unwrap().session_tickets = false);
     for version in [&TLS13, &TLS12] {
         let world = World::new(&open);
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from(world.authority.issuer.der().to_vec())).unwrap();
-        let asks =
-            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider()).allow_unauthenticated();
-        let asks = Settings { client: Some(asks.build().unwrap()), ..open.clone() };
+        let folder = tempfile::tempdir().unwrap();
+        let trust = folder.path().join("ca.pem");
+        std::fs::write(&trust, world.authority.issuer.pem()).unwrap();
+        let auth = ClientAuth {
+            mode: ClientAuthMode::Optional,
+            trust: vec![trust],
+            crl: Vec::new(),
+            allow: Vec::new(),
+        };
+        let gate = client::load(&auth, &provider(), std::time::SystemTime::now()).unwrap().gate;
+        let asks = Settings { client: Some(gate), ..open.clone() };
         for strict in [&off, &asks] {
             let client = world.client(&[version]);
             world.terminator.put(world.terminator.prepare(&open).unwrap());
