@@ -148,10 +148,13 @@ async fn finish(mut stream: Stream, next: Next) {
             use tokio::io::AsyncWriteExt as _;
             // What isn't whole is reset when it is dropped.
             drop(stream.shutdown().await);
-            // So is a request that doesn't end in time after its answer.
+            // So is a request that doesn't end in time after its answer. Mostly it has ended long ago: no timer for that.
             if let Stream::Shared(visit) = &stream {
-                let rest = poll_fn(|cx| visit.borrow_mut().poll_rest(cx));
-                drop(tokio::time::timeout(LAST_WORDS, rest).await);
+                let ended = poll_fn(|cx| Poll::Ready(visit.borrow_mut().poll_rest(cx).is_ready())).await;
+                if !ended {
+                    let rest = poll_fn(|cx| visit.borrow_mut().poll_rest(cx));
+                    drop(tokio::time::timeout(LAST_WORDS, rest).await);
+                }
             }
         }
         Next::Reset => stream.reset_on_close(),

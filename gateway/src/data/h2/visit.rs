@@ -23,6 +23,9 @@ use crate::{
 /// Bounds of answers' heads: they come from our own request path, which has its own.
 const LIMITS: HeadLimits = HeadLimits { head_bytes: 1 << 20, line_bytes: 64 * 1024, fields: 2000 };
 
+/// Fields of most answers.
+const USUAL_FIELDS: usize = 16;
+
 /// A stream.
 #[derive(Debug)]
 pub struct Visit {
@@ -301,6 +304,7 @@ impl Outbound {
         let before = self.partial.len();
         self.partial.extend_from_slice(bytes);
         let mut head = ResponseHead::default();
+        head.fields.reserve(USUAL_FIELDS);
         if !head
             .parse(&self.partial, &LIMITS, self.method)
             .map_err(|error| io::Error::other(error.label()))?
@@ -310,6 +314,7 @@ impl Outbound {
         let wire = std::mem::take(&mut self.partial);
         let upgraded = head.status == 101 && self.websocket;
         let mut answer = Response::new(());
+        answer.headers_mut().reserve(head.fields.len());
         let status = if upgraded { 200 } else { head.status };
         *answer.status_mut() = StatusCode::from_u16(status).map_err(io::Error::other)?;
         for field in &head.fields {
