@@ -209,11 +209,11 @@ pub struct Control {
     resolver: Resolver,
     handle: Handle,
     inbox: mpsc::Receiver<Message>,
-    pollers: HashMap<String, Running>,
+    /// By frps: what asks its admin API, and what feels its pulse.
+    pollers: HashMap<String, [Running; 2]>,
     probes: HashMap<ProbeKey, Running>,
     watches: HashMap<String, Running>,
     movers: HashMap<String, Running>,
-    pulses: HashMap<String, Running>,
     /// Listings that are not in force yet, with the time they began.
     listed: Vec<(String, Tick)>,
     /// Bound, and not accepted on yet.
@@ -275,7 +275,6 @@ impl Control {
             probes: HashMap::new(),
             watches: HashMap::new(),
             movers: HashMap::new(),
-            pulses: HashMap::new(),
             listed: Vec::new(),
             unopened: Vec::new(),
             opened: false,
@@ -480,7 +479,6 @@ impl Control {
                 Effect::StopPoller { frps } => {
                     self.tunnels.watch(&frps).set_poller(None);
                     drop(self.pollers.remove(&frps));
-                    drop(self.pulses.remove(&frps));
                 }
                 Effect::StartPoller { frps, server, admin } => {
                     let (asks, asked) = mpsc::unbounded_channel();
@@ -491,8 +489,8 @@ impl Control {
                     let poll = Poller { frps: name, server, admin, control, asked, rng }.run();
                     let pulse =
                         pulse::watch(frps.clone(), self.handle.board(), Arc::clone(&self.parts.published));
-                    self.pulses.insert(frps.clone(), Running(tokio::spawn(pulse).abort_handle()));
-                    self.pollers.insert(frps, Running(tokio::spawn(poll).abort_handle()));
+                    let both = [tokio::spawn(poll).abort_handle(), tokio::spawn(pulse).abort_handle()];
+                    self.pollers.insert(frps, both.map(Running));
                 }
                 Effect::StopProbe(key) => drop(self.probes.remove(&key)),
                 Effect::StartProbe(key, health) => {
