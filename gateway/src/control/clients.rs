@@ -1,13 +1,13 @@
 //! The relayed clients as those that can be moved: joined with the tunnels that the admin APIs list.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, OnceLock},
 };
 
 use super::{
     migration::{Client, Clients},
-    relays::{RelayInfo, Relays},
+    relays::{RelayInfo, Relays, RunHash},
     state::State,
     task::Board,
 };
@@ -58,13 +58,15 @@ pub fn joined(relays: &Arc<Relays>, state: &State, frps: &str) -> Vec<Client> {
         listed.extend(tunnels.map(|tunnel| (tunnel.user(), tunnel.proxy.client_id.as_str())));
     }
     let hash = |client_id: &str| RunId::new(client_id.to_owned()).map(|id| relays.hash(&id));
+    let mut by_hash: HashMap<RunHash, &str> = HashMap::new();
+    if clients.iter().any(|info| info.client_id.is_empty() && info.run.is_some()) {
+        by_hash.extend(listed.iter().filter_map(|(_, client_id)| Some((hash(client_id)?, *client_id))));
+    }
     let named = |info: &RelayInfo| {
         if !info.client_id.is_empty() {
             return Some(info.client_id.clone());
         }
-        let run = info.run?;
-        let of_user = listed.iter().find(|(_, client_id)| hash(client_id) == Some(run));
-        of_user.map(|(_, client_id)| (*client_id).to_owned())
+        by_hash.get(&info.run?).map(|client_id| (*client_id).to_owned())
     };
     let mut names: Vec<Option<String>> = clients.iter().map(named).collect();
     let users: BTreeSet<&str> = clients.iter().filter_map(|info| info.user.as_deref()).collect();
