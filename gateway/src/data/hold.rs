@@ -104,9 +104,8 @@ pub struct Lines {
 }
 
 impl Lines {
-    fn join(&mut self, pool: usize) -> u64 {
+    fn ticket(&mut self) -> u64 {
         self.last_ticket += 1;
-        self.waiting.insert((pool, self.last_ticket));
         self.last_ticket
     }
 
@@ -115,7 +114,7 @@ impl Lines {
     }
 }
 
-/// Counts a held request until it goes on, or is dropped with its connection.
+/// Counts a held request, and keeps its place in line, until it goes on, or is dropped with its connection.
 struct Held<'a> {
     worker: &'a Worker,
     stats: &'a Shards<PoolShard>,
@@ -127,6 +126,7 @@ impl<'a> Held<'a> {
     fn new(worker: &'a Worker, stats: &'a Shards<PoolShard>, bytes: u64, place: (usize, u64)) -> Self {
         stats.of(worker.id).held.inc();
         stats.of(worker.id).held_bytes.add(bytes);
+        worker.lines.borrow_mut().waiting.insert(place);
         Self { worker, stats, bytes, place }
     }
 }
@@ -190,8 +190,7 @@ impl Hold {
             shard.holds.inc();
         }
         let number = line.pool.map_or(usize::MAX, Pool::number);
-        let ticket = *self.ticket.get_or_insert_with(|| worker.lines.borrow_mut().join(number));
-        worker.lines.borrow_mut().waiting.insert((number, ticket));
+        let ticket = *self.ticket.get_or_insert_with(|| worker.lines.borrow_mut().ticket());
         let _held = Held::new(worker, line.stats, bytes, (number, ticket));
         let mut watch = Watch::new(line.request_begun, line.half_closed);
         let mut news = pin!(worker.news.notified());
@@ -279,7 +278,12 @@ mod tests {
     #[test]
     fn who_came_first_is_first_in_its_own_line() {
         let mut lines = Lines::default();
-        let (one, other, second) = (lines.join(1), lines.join(2), lines.join(1));
+        let mut join = |pool| {
+            let ticket = lines.ticket();
+            lines.waiting.insert((pool, ticket));
+            ticket
+        };
+        let (one, other, second) = (join(1), join(2), join(1));
         assert!(lines.is_first(1, one) && !lines.is_first(1, second) && lines.is_first(2, other));
         lines.waiting.remove(&(1, one));
         assert!(lines.is_first(1, second), "the next one moves up");
