@@ -677,7 +677,7 @@ impl Inner {
             last.clone().find(|entry| entry.info.kind == Kind::ControlWithoutMux);
         // One that was cut to be moved must not come back because others are still there.
         let is_draining = |entry: &Entry| {
-            request.frps.iter().any(|frps| Arc::ptr_eq(&frps.live, &entry.frps) && frps.is_draining())
+            request.frps.iter().any(|frps| Arc::ptr_eq(&frps.live, &entry.frps) && frps.drain)
         };
         let logs_in = || self.ended.get(&source).is_some_and(|at| now.since(*at) < LOGS_IN);
         if request.kind == Kind::Opaque && without_mux.is_some_and(is_draining) && logs_in() {
@@ -704,7 +704,7 @@ fn candidate(frps: &FrpsHandle, now: Tick) -> Candidate {
     Candidate {
         key: lb_algos::stable_hash(&[frps.live.name.as_bytes()]),
         weight: frps.weight,
-        draining: frps.is_draining(),
+        draining: frps.drain,
         down: frps.live.is_down(now),
         tunnels: frps.live.tunnels(),
         clients: frps.live.clients(),

@@ -4,10 +4,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{
-            AtomicBool, AtomicU32, AtomicU64,
-            Ordering::{Relaxed, SeqCst},
-        },
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -31,16 +28,8 @@ pub struct FrpsHandle {
     pub weight: u32,
     /// Zone, for locality.
     pub zone: Option<Arc<str>>,
-    /// The configuration says that it is being emptied.
+    /// It is being emptied: the file, or an operator, wants it so.
     pub drain: bool,
-}
-
-impl FrpsHandle {
-    /// It is being emptied: by the configuration, or told so at run time.
-    #[must_use]
-    pub fn is_draining(&self) -> bool {
-        self.drain || self.live.is_draining()
-    }
 }
 
 /// What is known of one frps, as long as its name, host and control port stay the same.
@@ -52,7 +41,6 @@ pub struct FrpsLive {
     pub host: Arc<Host>,
     /// `bindPort`; `None` = no client can be placed here.
     pub control_port: Option<u16>,
-    draining: AtomicBool,
     /// Nanosecond tick until which nobody is placed here after a failed connect; 0 = none.
     down_until: AtomicU64,
     failures: AtomicU32,
@@ -68,7 +56,6 @@ impl FrpsLive {
             name,
             host: Arc::new(Host::new(host.into())),
             control_port,
-            draining: AtomicBool::new(false),
             down_until: AtomicU64::new(0),
             failures: AtomicU32::new(0),
             clients: AtomicU32::new(0),
@@ -81,17 +68,6 @@ impl FrpsLive {
     pub fn control_addresses(&self) -> Vec<SocketAddr> {
         let Some(port) = self.control_port else { return Vec::new() };
         self.host.addresses.load().iter().map(|ip| SocketAddr::new(*ip, port)).collect()
-    }
-
-    /// Tells that it is being emptied, or no longer.
-    pub fn set_draining(&self, draining: bool) {
-        self.draining.store(draining, SeqCst);
-    }
-
-    /// Whether [`Self::set_draining`] said so.
-    #[must_use]
-    pub fn is_draining(&self) -> bool {
-        self.draining.load(SeqCst)
     }
 
     /// Whether a failed connect keeps clients away at `now`.

@@ -42,6 +42,20 @@ impl World {
         }
     }
 
+    /// The same while an frps is emptied.
+    fn draining(&self, frps: &str) -> Self {
+        let handle = |handle: &Arc<FrpsHandle>| {
+            let drain = *handle.live.name == *frps;
+            Arc::new(FrpsHandle { live: Arc::clone(&handle.live), weight: 1, zone: None, drain })
+        };
+        Self {
+            relays: Arc::clone(&self.relays),
+            frps: self.frps.iter().map(handle).collect(),
+            listener: Arc::clone(&self.listener),
+            together: self.together,
+        }
+    }
+
     fn place(&self, request: &Request<'_>, tried: &[Arc<str>]) -> Option<Placed> {
         self.relays.place(request, tried, Tick::from_nanos(1), SystemTime::UNIX_EPOCH)
     }
@@ -106,23 +120,23 @@ fn opaque_connections_follow_a_client_without_mux_of_their_address_and_no_other(
 #[test]
 fn clients_that_belong_together_stay_while_their_frps_is_eligible() {
     let world = World::new(&["a", "b", "c"], Together::User);
-    let login =
-        |user, port| world.place(&world.request(Kind::Control, peer(1, port), Some(user)), &[]).unwrap();
-    let (first, other) = (login("alice", 1), login("bob", 2));
+    let login = |world: &World, user, port| {
+        world.place(&world.request(Kind::Control, peer(1, port), Some(user)), &[]).unwrap()
+    };
+    let (first, other) = (login(&world, "alice", 1), login(&world, "bob", 2));
     assert_ne!(first.frps.name, other.frps.name);
-    let more: Vec<_> = (3..9).map(|port| login("alice", port)).collect();
+    let more: Vec<_> = (3..9).map(|port| login(&world, "alice", port)).collect();
     assert!(more.iter().all(|one| one.frps.name == first.frps.name));
-    first.frps.set_draining(true);
-    let moved = login("alice", 10);
+    let world = world.draining(&first.frps.name);
+    let moved = login(&world, "alice", 10);
     assert_ne!(moved.frps.name, first.frps.name);
-    let second = login("alice", 11);
+    let second = login(&world, "alice", 11);
     assert_eq!(second.frps.name, moved.frps.name, "the next one follows the one that moved");
 }
 
 #[test]
 fn when_nobody_is_eligible_somebody_is_tried_all_the_same() {
-    let world = World::new(&["a", "b"], Together::Nobody);
-    world.frps[0].live.set_draining(true);
+    let world = World::new(&["a", "b"], Together::Nobody).draining("a");
     world.frps[1].live.failed(Tick::from_nanos(1));
     let placed = world.place(&world.request(Kind::Control, peer(1, 1), None), &[]).unwrap();
     assert_eq!(&*placed.frps.name, "b", "what is down may be up by now");
@@ -181,8 +195,8 @@ fn hidden_clients_without_mux_gather_where_the_last_is_and_leave_a_draining_frps
     assert_eq!(again.frps.name, two.frps.name, "it follows");
     world.relays.turned_out(again.registered.id, Kind::ControlWithoutMux);
     // Now that frps is drained, and one of the two is cut.
-    two.frps.set_draining(true);
-    let work = opaque(4);
+    let world = world.draining(&two.frps.name);
+    let work = world.place(&world.request(Kind::Opaque, peer(1, 4), None), &[]).unwrap();
     assert_eq!(work.frps.name, two.frps.name, "work goes where its client is");
     drop(again);
     let place = |port| {
