@@ -173,7 +173,7 @@ fn busiest(snapshot: &Snapshot) -> Vec<&Pool> {
         let totals = pool.members.iter().map(|member| member.state.totals());
         totals.map(|totals| totals.successes + totals.failures).sum()
     };
-    let all = snapshot.tunnels.iter().flat_map(|(_, host)| &host.routes).map(|route| &*route.split.pool);
+    let all = snapshot.tunnel_pools().map(|pool| &**pool);
     let mut all: Vec<_> = all.map(|pool| (std::cmp::Reverse(attempts(pool)), pool)).collect();
     all.sort_by(|one, other| (one.0, &one.1.name).cmp(&(other.0, &other.1.name)));
     all.truncate(MOST_AUTO);

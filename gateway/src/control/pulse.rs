@@ -149,9 +149,7 @@ impl Drop for Frozen {
 
 /// Marks all endpoints of an frps.
 fn mark(snapshot: &Snapshot, frps: &str, frozen: bool) {
-    let of_tunnels =
-        snapshot.tunnels.iter().flat_map(|(_, host)| &host.routes).map(|route| &route.split.pool);
-    for pool in snapshot.pools.iter().chain(of_tunnels) {
+    for pool in snapshot.every_pool() {
         for member in pool.members.iter().filter(|member| *member.endpoint.id.frps == *frps) {
             member.endpoint.set_frozen(frozen);
         }

@@ -55,5 +55,17 @@ pub struct Snapshot {
     pub relays: Arc<Relays>,
 }
 
+impl Snapshot {
+    /// Pools that tunnels make by themselves, one for each of their routes.
+    pub fn tunnel_pools(&self) -> impl Iterator<Item = &Arc<Pool>> {
+        self.tunnels.iter().flat_map(|(_, host)| &host.routes).map(|route| &route.split.pool)
+    }
+
+    /// All pools: those of the file, then those of tunnels.
+    pub fn every_pool(&self) -> impl Iterator<Item = &Arc<Pool>> {
+        self.pools.iter().chain(self.tunnel_pools())
+    }
+}
+
 /// Where the writer stores and the workers load snapshots.
 pub type Published = Arc<ArcSwap<Snapshot>>;

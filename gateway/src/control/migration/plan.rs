@@ -38,10 +38,8 @@ pub(super) fn endpoints(
     frps: &str,
     names: &BTreeSet<Arc<str>>,
 ) -> (Vec<Arc<Endpoint>>, bool) {
-    let by_tunnels =
-        snapshot.tunnels.iter().flat_map(|(_, host)| &host.routes).map(|route| &route.split.pool);
     let (mut found, mut twins) = (BTreeMap::new(), true);
-    for pool in snapshot.pools.iter().chain(by_tunnels) {
+    for pool in snapshot.every_pool() {
         let of_these = |member: &&Member| {
             let id = &member.endpoint.id;
             *id.frps == *frps
