@@ -4,6 +4,8 @@
 
 #[path = "common/apps.rs"]
 mod apps;
+#[path = "common/cli.rs"]
+mod cli;
 mod common;
 
 use std::{
@@ -14,24 +16,11 @@ use std::{
 };
 
 use apps::{App, Reply, apply, ask, ask_once, frps, gated, get_with, named, setup, start, with_cookie};
+use cli::{run, text};
 use common::{Endpoint, Wire, eventually, get, ok};
 use frp_gateway_loadtest::lab::Gateway;
 use serde_json::Value;
 use tokio::net::TcpListener;
-
-/// Runs the binary with these arguments against `gateway`.
-fn run(gateway: &Gateway, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_frp-gateway"))
-        .args(arguments)
-        .args(["--admin", &gateway.admin().to_string()])
-        .env_remove("FRP_GATEWAY_TOKEN")
-        .output()
-        .expect("it runs")
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
 
 /// What `explain http://app.test/` with these arguments answers.
 fn explain(gateway: &Gateway, more: &[&str]) -> Value {

@@ -2,14 +2,14 @@
 
 #![allow(clippy::panic, reason = "helpers of tests are outside of them")]
 
+#[path = "common/cli.rs"]
+mod cli;
 #[path = "common/raw.rs"]
 mod raw;
 
-use std::{
-    net::SocketAddr,
-    process::{Command, Output},
-};
+use std::{net::SocketAddr, process::Output};
 
+use cli::{run, text};
 use frp_gateway_loadtest::lab::{Gateway, until};
 use raw::{App, SOON, gateway, greeting, line};
 use serde_json::Value;
@@ -35,23 +35,13 @@ async fn tls_greeter(name: &'static str) -> App {
     .await
 }
 
-fn run(gateway: &Gateway, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_frp-gateway"))
-        .arg("explain")
-        .args(arguments)
-        .args(["--admin", &gateway.admin().to_string()])
-        .env_remove("FRP_GATEWAY_TOKEN")
-        .output()
-        .expect("it runs")
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
+fn explained(gateway: &Gateway, arguments: &[&str]) -> Output {
+    run(gateway, &[&["explain"], arguments].concat())
 }
 
 /// Exit code and answer.
 fn explain(gateway: &Gateway, arguments: &[&str]) -> (Option<i32>, Value) {
-    let output = run(gateway, &[arguments, &["--format", "json"]].concat());
+    let output = explained(gateway, &[arguments, &["--format", "json"]].concat());
     let said = text(&output.stdout);
     let told = serde_json::from_str(&said).unwrap_or_else(|_| panic!("{said}{}", text(&output.stderr)));
     (output.status.code(), told)
@@ -59,7 +49,7 @@ fn explain(gateway: &Gateway, arguments: &[&str]) -> (Option<i32>, Value) {
 
 /// What it complains of; the exit code is 2.
 fn complaint(gateway: &Gateway, arguments: &[&str]) -> String {
-    let output = run(gateway, arguments);
+    let output = explained(gateway, arguments);
     let said = text(&output.stdout) + &text(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{said}");
     said
@@ -96,7 +86,7 @@ async fn a_tcp_connection_goes_where_explain_says_and_a_dead_member_is_told() {
         assert_eq!(told["ending"]["endpoint"], idle, "{told}");
         assert_eq!(told["ending"]["certain"], true, "{told}");
     }
-    let shown = text(&run(&gateway, &[&url]).stdout);
+    let shown = text(&explained(&gateway, &[&url]).stdout);
     let first = format!("{url} → pool ssh → {idle} (least loaded of 2)");
     assert_eq!(shown.lines().next(), Some(first.as_str()), "{shown}");
     assert!(!shown.contains("routes") && shown.contains("pool ssh, least_request"), "{shown}");
@@ -157,7 +147,7 @@ async fn a_server_name_leads_to_its_route_and_what_nobody_has_is_refused() {
             (&told["ending"]["status"], told["routes"].as_array().map(Vec::len)),
             (&Value::Null, Some(2))
         );
-        let shown = text(&run(&gateway, &[url]).stdout);
+        let shown = text(&explained(&gateway, &[url]).stdout);
         assert!(shown.starts_with(&format!("{url} → closed, no_route (")), "{shown}");
     }
 }
