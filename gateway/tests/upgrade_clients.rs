@@ -146,8 +146,8 @@ async fn every_wire_passes_and_so_do_bytes_under_way() {
     ];
     let _clients = fleet_of(&site, &ledger, &lines).await;
     let bulk = takeover::app("bulk");
-    let _bulk = site.frpc(site.options("bulk", vec![Proxy::tcp("raw", bulk.addr(), 0)])).await;
-    let port = _bulk.statuses().await.expect("frpc's admin API")[0].remote_address.clone();
+    let client = site.frpc(site.options("bulk", vec![Proxy::tcp("raw", bulk.addr(), 0)])).await;
+    let port = client.statuses().await.expect("frpc's admin API")[0].remote_address.clone();
     let port: u16 = port.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
     let direct = std::net::SocketAddr::from(([127, 0, 0, 1], port));
     let (logged_in, mut generations) = (logins(&site), Generations::of(&site));
