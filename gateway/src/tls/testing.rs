@@ -6,9 +6,19 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use aws_lc_rs::digest;
+use der::{
+    Encode,
+    asn1::{BitString, GeneralizedTime, Null, ObjectIdentifier, OctetString},
+};
 use frp_gateway_config::model::{Certificate, Listener, ListenerTls, Protocol, TlsVersion, UnknownName};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::sign::CertifiedKey;
+use x509_cert::{serial_number::SerialNumber, spki::AlgorithmIdentifierOwned};
+use x509_ocsp::{
+    BasicOcspResponse, CertId, CertStatus, OcspGeneralizedTime, OcspResponse, ResponderId, ResponseData,
+    SingleResponse, Version,
+};
 
 use super::{
     more::MoreCertificates,
@@ -149,4 +159,47 @@ impl MoreCertificates for Extra {
             warnings: Vec::new(),
         }]
     }
+}
+
+/// A response (DER, its signature is none) about the certificate, valid since yesterday until tomorrow.
+pub(crate) fn ocsp_response(
+    pair: &Pair,
+    issuer_key: &[u8],
+    edit: impl FnOnce(&mut SingleResponse),
+) -> Vec<u8> {
+    let hash = |bytes: &[u8]| {
+        OctetString::new(digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, bytes).as_ref()).unwrap()
+    };
+    let at = |time: SystemTime| OcspGeneralizedTime(GeneralizedTime::from_system_time(time).unwrap());
+    let algorithm = |oid| AlgorithmIdentifierOwned {
+        oid: ObjectIdentifier::new(oid).unwrap(),
+        parameters: Some(Null.into()),
+    };
+    let now = SystemTime::now();
+    let mut single = SingleResponse {
+        cert_id: CertId {
+            hash_algorithm: algorithm("1.3.14.3.2.26"),
+            issuer_name_hash: hash(&pair.leaf.issuer_der),
+            issuer_key_hash: hash(issuer_key),
+            serial_number: SerialNumber::new(&pair.leaf.serial).unwrap(),
+        },
+        cert_status: CertStatus::good(),
+        this_update: at(now - DAY),
+        next_update: Some(at(now + DAY)),
+        single_extensions: None,
+    };
+    edit(&mut single);
+    let basic = BasicOcspResponse {
+        tbs_response_data: ResponseData {
+            version: Version::V1,
+            responder_id: ResponderId::ByKey(OctetString::new([0; 20]).unwrap()),
+            produced_at: at(now),
+            responses: vec![single],
+            response_extensions: None,
+        },
+        signature_algorithm: algorithm("1.2.840.10045.4.3.2"),
+        signature: BitString::from_bytes(&[0; 8]).unwrap(),
+        certs: None,
+    };
+    OcspResponse::successful(basic).unwrap().to_der().unwrap()
 }

@@ -147,3 +147,26 @@ fn the_json_says_the_same_in_numbers() {
         (&"shop".into(), &7.5.into())
     );
 }
+
+#[test]
+fn certificates_that_expire_first_are_shown_and_what_is_refused_is_told() {
+    use crate::tls::{more::MoreCertificates, testing::Extra};
+    let mut view = Extra::default().shown().remove(0);
+    view.fault = Some("/etc/gw/shop.pem: not PEM".into());
+    let mut report = compare(&status(1000, Vec::new()), &status(2000, Vec::new()));
+    assert!(!text(&report, Colour::OFF).contains("certificates"), "there are none");
+    report.certificates = CertificatesStatus { total: 3, first: vec![view] };
+    let said = text(&report, Colour::OFF);
+    for part in [
+        "certificates: 3",
+        "shop.test +1",
+        "CN=Test Root",
+        "2024-02-12",
+        "  12",
+        "acme",
+        "and 2 that expire later",
+        "newer content is refused: /etc/gw/shop.pem: not PEM",
+    ] {
+        assert!(said.contains(part), "{part:?} in\n{said}");
+    }
+}

@@ -1,10 +1,10 @@
 use frp_gateway_config::model::Config;
-use rcgen::KeyPair;
+use rcgen::{KeyPair, PublicKeyData};
 
 use super::*;
 use crate::{
     control::testing::config,
-    tls::testing::{Authority, https},
+    tls::testing::{Authority, DAY, https, ocsp_response},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -149,4 +149,26 @@ fn days_left_are_told_once_at_each_mark() {
         marks[..],
         [None, None, Some(14), Some(14), Some(14), Some(7), Some(7), Some(3), Some(1), Some(0)]
     );
+}
+
+#[test]
+fn an_ocsp_response_is_stapled_when_it_comes_and_taken_off_when_it_is_over() {
+    let authority = Authority::new();
+    let mut files = authority.issue("a", &["a.test"]);
+    files.ocsp = Some(authority.path("a.ocsp"));
+    let store = Store::default();
+    let config = Config { listeners: vec![https("web", vec![files.clone()])], ..config() };
+    store.settle(store.stage(&config, false, SystemTime::now()).unwrap());
+    let pair = || Arc::clone(&store.inner().pairs[&files].pair);
+    let said = || store.shown(SystemTime::now())[0].ocsp.clone();
+    assert!(said().contains("No such file"), "{}", said());
+    let response = ocsp_response(&pair(), authority.issuer.key().der_bytes(), |_| {});
+    std::fs::write(files.ocsp.as_ref().unwrap(), &response).unwrap();
+    let (start, later) = (Instant::now(), SystemTime::now() + 2 * DAY);
+    assert_eq!(store.look(SystemTime::now(), start), SWAPPED);
+    assert_eq!((pair().certified.ocsp.as_ref(), said().as_str()), (Some(&response), "stapled"));
+    // Once while the file may still be written unseen, and once when it can't.
+    assert_eq!(store.look(later, start), SWAPPED);
+    assert_eq!((pair().certified.ocsp.as_ref(), said().as_str()), (None, "unusable: it expired"));
+    assert_eq!(store.look(later, start), QUIET);
 }

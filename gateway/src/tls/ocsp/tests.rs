@@ -1,60 +1,21 @@
 use der::{
     Encode,
-    asn1::{BitString, GeneralizedTime, Null, ObjectIdentifier, OctetString},
+    asn1::{GeneralizedTime, OctetString},
 };
 use rcgen::PublicKeyData;
-use x509_cert::{serial_number::SerialNumber, spki::AlgorithmIdentifierOwned};
-use x509_ocsp::{OcspGeneralizedTime, ResponderId, ResponseData, RevokedInfo, SingleResponse, Version};
+use x509_cert::serial_number::SerialNumber;
+use x509_ocsp::{OcspGeneralizedTime, RevokedInfo, SingleResponse};
 
 use super::*;
 use crate::tls::{
     pair::{Bytes, Pair},
-    testing::{Authority, DAY},
+    testing::{Authority, DAY, ocsp_response},
 };
-
-/// A response (DER, its signature is none) about the certificate, valid for that range of days from now.
-fn response(pair: &Pair, issuer_key: &[u8], edit: impl FnOnce(&mut SingleResponse)) -> Vec<u8> {
-    let hash = |bytes: &[u8]| {
-        OctetString::new(digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, bytes).as_ref()).unwrap()
-    };
-    let at = |time: SystemTime| OcspGeneralizedTime(GeneralizedTime::from_system_time(time).unwrap());
-    let algorithm = |oid| AlgorithmIdentifierOwned {
-        oid: ObjectIdentifier::new(oid).unwrap(),
-        parameters: Some(Null.into()),
-    };
-    let now = SystemTime::now();
-    let mut single = SingleResponse {
-        cert_id: CertId {
-            hash_algorithm: algorithm(SHA1),
-            issuer_name_hash: hash(&pair.leaf.issuer_der),
-            issuer_key_hash: hash(issuer_key),
-            serial_number: SerialNumber::new(&pair.leaf.serial).unwrap(),
-        },
-        cert_status: CertStatus::good(),
-        this_update: at(now - DAY),
-        next_update: Some(at(now + DAY)),
-        single_extensions: None,
-    };
-    edit(&mut single);
-    let basic = BasicOcspResponse {
-        tbs_response_data: ResponseData {
-            version: Version::V1,
-            responder_id: ResponderId::ByKey(OctetString::new([0; 20]).unwrap()),
-            produced_at: at(now),
-            responses: vec![single],
-            response_extensions: None,
-        },
-        signature_algorithm: algorithm("1.2.840.10045.4.3.2"),
-        signature: BitString::from_bytes(&[0; 8]).unwrap(),
-        certs: None,
-    };
-    OcspResponse::successful(basic).unwrap().to_der().unwrap()
-}
 
 /// A certificate with its issuer behind it, and what a response makes of it.
 fn judged(edit: impl FnOnce(&mut SingleResponse)) -> Stapled {
     let (authority, pair) = world();
-    let response = response(&pair, authority.issuer.key().der_bytes(), edit);
+    let response = ocsp_response(&pair, authority.issuer.key().der_bytes(), edit);
     check(&response, &pair.leaf, pair.certified.cert.get(1), SystemTime::now())
 }
 
@@ -128,7 +89,7 @@ fn errors_of_the_authority_and_garbage_are_named() {
 #[test]
 fn what_can_be_used_goes_into_the_handshake_and_what_cannot_is_a_warning() {
     let (authority, pair) = world();
-    let good = response(&pair, authority.issuer.key().der_bytes(), |_| {});
+    let good = ocsp_response(&pair, authority.issuer.key().der_bytes(), |_| {});
     let mut files = pair.files.clone();
     let path = authority.path("a.ocsp");
     files.ocsp = Some(path.clone());
