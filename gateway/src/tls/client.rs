@@ -118,10 +118,10 @@ impl ClientGate {
         }
     }
 
-    /// Whether a client may come without a certificate.
+    /// Whether nobody is let in without a certificate.
     #[must_use]
-    pub fn mode(&self) -> ClientAuthMode {
-        self.mode
+    pub fn is_required(&self) -> bool {
+        self.client_auth_mandatory()
     }
 }
 

@@ -32,7 +32,7 @@ use crate::{
     control::relays::{Kind, Refusal, Relays, Waiting},
     frp_wire::{First, Hello, Peeked, peek, sniff},
     snapshot::{FrpPart, Listener},
-    tls::{Terminator, UNRECOGNIZED_NAME},
+    tls::{Terminator, UNRECOGNIZED_NAME, client::Unwelcome},
 };
 
 /// Most bytes of a client that are kept until frps has answered.
@@ -109,6 +109,18 @@ async fn carry(mut client: Client<'_>, mut stream: TcpStream, mut head: Vec<u8>)
         }
     };
     let (First::Tls { custom_byte }, Some(slot)) = (first, &client.listener.tls) else {
+        // Who comes without TLS has shown no certificate either.
+        if client
+            .listener
+            .tls
+            .as_ref()
+            .and_then(|tls| tls.client_gate())
+            .is_some_and(|gate| gate.is_required())
+        {
+            let (worker, peer) = (&client.connection.worker, client.peer.ip());
+            certified::turned_away(worker, client.listener, peer, None, Unwelcome::NoCertificate);
+            return Err(Refusal::Certificate);
+        }
         return Box::pin(introduced(&client, stream, head, waiting)).await;
     };
     // frps takes this byte off too.
