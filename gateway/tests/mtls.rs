@@ -248,6 +248,25 @@ impl Socket {
     }
 }
 
+type Streams = h2::client::SendRequest<Bytes>;
+
+/// A connection that speaks HTTP/2.
+async fn streams(world: &World, visitor: &Arc<ClientConfig>) -> Streams {
+    let mut visitor = ClientConfig::clone(visitor);
+    visitor.alpn_protocols = vec![b"h2".to_vec()];
+    let stream = dial(world.address, "app.test", &Arc::new(visitor)).await.expect("a handshake");
+    let (sender, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
+    tokio::spawn(connection);
+    sender
+}
+
+/// The status of one request.
+fn stream(streams: &mut Streams, path: &str) -> impl Future<Output = Result<u16, h2::Error>> + use<> {
+    let request = Request::get(format!("https://app.test{path}")).body(()).expect("a request");
+    let sent = streams.send_request(request, true);
+    async move { Ok(sent?.0.await?.status().as_u16()) }
+}
+
 #[tokio::test]
 async fn a_revocation_cuts_what_the_client_has_open_and_nothing_of_others() {
     let authority = ClientAuthority::new("one");
@@ -269,6 +288,10 @@ async fn a_revocation_cuts_what_the_client_has_open_and_nothing_of_others() {
         tokio::spawn(async move { good_busy.send_request(get("app.test", "/slow?ms=4000")).await.is_ok() });
     tokio::time::sleep(Duration::from_millis(300)).await; // both are on their way
 
+    let (mut bad_streams, mut good_streams) = (streams(&world, &bad).await, streams(&world, &good).await);
+    let bad_stream = tokio::spawn(stream(&mut bad_streams, "/slow?ms=15000"));
+    assert_eq!(stream(&mut good_streams, "/").await.ok(), Some(200));
+
     let begun = Instant::now();
     authority.revoke(&[7]);
     bad_socket.ends().await;
@@ -279,7 +302,9 @@ async fn a_revocation_cuts_what_the_client_has_open_and_nothing_of_others() {
     assert!(!bad_under_way.await.expect("it ends"), "a request under way is cut");
     // Less than a second where nothing else runs; a loaded machine may take longer, but not as long as its next look.
     assert!(cut < Duration::from_secs(4), "it took {cut:?}");
+    bad_stream.await.expect("it ends").expect_err("an HTTP/2 stream is cut with its connection");
     assert!(!world.is_let_in(&bad).await, "and it doesn't come back");
+    assert_eq!(stream(&mut good_streams, "/").await.ok(), Some(200), "others' streams go on");
 
     good_socket.echoes("still here").await;
     assert_eq!(ask(&mut good_kept, get("app.test", "/")).await.0, 200, "others are unharmed");
@@ -287,7 +312,7 @@ async fn a_revocation_cuts_what_the_client_has_open_and_nothing_of_others() {
     assert!(world.is_let_in(&good).await);
     world.logged("audit", &["client_cut", "revoked", "\"client\":\"cn:bad\"", "\"serial\":\"07\""]).await;
     world.logged("audit", &["client_refused", "revoked", "\"client\":\"cn:bad\""]).await;
-    assert!((world.counted("frp_gateway_clients_cut_total", "revoked").await - 3.0).abs() < 0.5);
+    assert!((world.counted("frp_gateway_clients_cut_total", "revoked").await - 4.0).abs() < 0.5);
     let audit = std::fs::read_to_string(world.logs.path().join("audit")).expect("a log");
     assert!(!audit.contains("cn:good"), "{audit}");
     println!("cut after {cut:?}");

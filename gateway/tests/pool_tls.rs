@@ -20,7 +20,7 @@ use certified::ClientAuthority;
 use frp_gateway_loadtest::{
     demo::DemoApp,
     http,
-    lab::{Gateway, Proxy, until},
+    lab::{Gateway, GatewayOptions, Proxy, until},
 };
 use raw::{App, SOON, Site, gateway};
 use tls::Authority;
@@ -208,4 +208,21 @@ async fn our_own_certificate_is_shown_and_a_new_trust_file_acts_without_a_reload
         .await
         .unwrap_or_else(|error| panic!("{error}\n{}", gateway.log()));
     assert!(gateway.log().contains("TLS to the pool's members has changed"), "{}", gateway.log());
+}
+
+#[tokio::test]
+async fn what_the_system_trusts_is_trusted_where_no_file_is_named() {
+    let world = World::start().await;
+    world.authority.issue("front", &["127.0.0.1"]);
+    let front = Front::start(&world.authority, "front", None, world.site.frps.http()).await;
+    let frps = format!("{{ name: a, host: 127.0.0.1, vhost_http_port: {} }}", front.address.port());
+    let rest = "pools:\n  - { name: web, frps: [a], tls: on }\nroutes:\n  - { name: all, pools: [web] }";
+    let yaml = raw::yaml(&[frps], &["{ name: web, bind: \"127.0.0.1:0\", protocol: http }"], rest);
+    let stranger = Authority::new();
+    for (trusted, status) in [(world.authority.path("ca.pem"), 200), (stranger.path("ca.pem"), 502)] {
+        let options = GatewayOptions::new(env!("CARGO_BIN_EXE_frp-gateway"), &yaml)
+            .env("SSL_CERT_FILE", &trusted.display().to_string());
+        let gateway = Gateway::start_with(options).await.expect("it starts");
+        assert_eq!(ask(&gateway).await.status, status, "{}", gateway.log());
+    }
 }

@@ -96,7 +96,7 @@ pub async fn explain(State(app): State<App>, ask: Result<Json<Ask>, JsonRejectio
             return Err(fault);
         }
         let head = Head::of(&ask)?;
-        let listener = listeners.for_request(ask.listener.as_deref(), head.port)?;
+        let listener = listeners.for_request(ask.listener.as_deref(), &head)?;
         let client = ask.client.as_deref().map(|client| {
             ClientIdentity::supposed(client).ok_or_else(|| {
                 Fault::new(format!("client: {client:?} is neither spiffe://…, dns:NAME nor cn:TEXT"))
@@ -127,6 +127,7 @@ struct Head {
     /// To be shown: no query.
     url: String,
     port: u16,
+    https: bool,
 }
 
 impl Head {
@@ -172,7 +173,8 @@ impl Head {
         wire += "\r\n";
         let query = if uri.query().is_some() { "?…" } else { "" };
         let url = format!("{}://{authority}{}{query}", uri.scheme_str().unwrap_or("http"), uri.path());
-        Ok(Self { wire: wire.into_bytes(), url, port: uri.port_u16().unwrap_or(default) })
+        let https = uri.scheme_str() == Some("https");
+        Ok(Self { wire: wire.into_bytes(), url, port: uri.port_u16().unwrap_or(default), https })
     }
 }
 
@@ -231,11 +233,20 @@ impl<'a> Listeners<'a> {
     }
 
     /// For a request: the one named, or the one on that port, or the only one.
-    fn for_request(&self, name: Option<&str>, port: u16) -> Result<&'a Arc<Listener>, Fault> {
-        let all = self.of(Protocol::Http);
+    /// Those of the URL's scheme; of the other one where there is none: something before the gateway may end TLS.
+    fn for_request(&self, name: Option<&str>, head: &Head) -> Result<&'a Arc<Listener>, Fault> {
+        let (mut all, mut others) = (self.of(Protocol::Http), self.of(Protocol::Https));
         if let Some(name) = name {
+            all.append(&mut others);
             return self.named(name, &all, "http");
         }
+        if head.https || all.is_empty() {
+            std::mem::swap(&mut all, &mut others);
+        }
+        if all.is_empty() {
+            all = others;
+        }
+        let port = head.port;
         match (self.on_port(&all, port).as_slice(), all.as_slice()) {
             ([only], _) | (_, [only]) => Ok(only),
             (_, []) => Err(Fault::new("there is no http listener")),

@@ -410,3 +410,49 @@ fn the_bounds_of_a_whole_frps_are_told_as_the_pick_sees_them() {
     let _kept = b.endpoint.open_connection(None).unwrap();
     assert_eq!(why_not(&world.get("/", ""), "b"), "eligible", "by a kept connection");
 }
+
+#[test]
+fn redirects_and_clients_are_told_as_the_request_path_treats_them() {
+    use frp_gateway_config::model::{ClientRule, Identity, Pattern, Protocol, Redirect};
+    let world = |https: bool| {
+        World::new(|config| {
+            if https {
+                config.listeners[0].protocol = Protocol::Https;
+            }
+            let mut away = config.routes[0].clone();
+            away.name = "away".into();
+            away.redirect = Some(Redirect::Https { port: None, status: 308 });
+            away.pools.clear();
+            let robots = Identity::CommonName(Pattern("robot-*".into()));
+            config.routes[0].client = Some(ClientRule { allow: vec![robots] });
+            config.routes.insert(0, away);
+        })
+    };
+    let told = world(false).get("/cart?token=secret", "");
+    let location = "https://shop.test/cart".to_owned();
+    assert_eq!(told.ending, Ending::Redirected { status: 308, location });
+    assert_eq!((told.route.as_deref(), told.routes[0].verdict.as_str()), (Some("away"), "matched"));
+
+    let world = world(true);
+    let told = world.get("/cart", "");
+    assert_eq!(refused(&told), (403, "client_refused"), "no certificate was shown");
+    let verdicts: Vec<_> = told.routes.iter().map(|route| (&*route.route, &*route.verdict)).collect();
+    assert_eq!(verdicts, [("away", "https"), ("shop", "matched")]);
+    let wire = b"GET /cart HTTP/1.1\r\nHost: shop.test\r\n\r\n";
+    let ask = |client: &str| {
+        let client = ClientIdentity::supposed(client).expect("an identity");
+        explain(&Asked {
+            snapshot: &world.snapshot,
+            listener: world.listener(),
+            method: "GET",
+            url: "https://shop.test/cart",
+            wire,
+            peer: IpAddr::from([192, 0, 2, 7]),
+            client: Some(&client),
+            now: world.now,
+            seed: 7,
+        })
+    };
+    assert_eq!(refused(&ask("cn:admin")), (403, "client_refused"));
+    assert_eq!(ask("cn:robot-7").pool.as_deref(), Some("shop"));
+}
