@@ -197,9 +197,10 @@ pub fn run(arguments: &Arguments) -> Result<(), CaError> {
             let (old, new) = authority.begin_rotation(now)?;
             say(&format!(
                 "root {new} signs from now on; root {old} is trusted beside it\n\
-                 1. bring {} and every ca.pem to where they are read (gateways watch theirs)\n\
+                 1. bring {}, crl.pem and every ca.pem to where they are read (gateways watch theirs)\n\
                  2. `frp-gateway ca renew --all`, and bring the certificates to their owners\n\
-                 3. `frp-gateway ca rotate --finish`, and bring the files of step 1 once more",
+                 3. have the frpc dial again: `frp-gateway drain --wait` and `undrain`, one frps after the other\n\
+                 4. `frp-gateway ca rotate --finish`, and bring the files of step 1 once more",
                 authority.trust().display()
             ));
         }

@@ -1,6 +1,6 @@
 //! Leaves: issuing for names that have none, and renewing.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr, thread};
 
 use rcgen::{Issuer, KeyPair};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
@@ -13,6 +13,9 @@ use super::{
     index::{Entry, Identity, Standing, Use},
     names, sign,
 };
+
+/// Files that are waited for at once.
+const THREADS: usize = 16;
 
 /// For whom certificates are wanted, and what they say. `{name}` in `dns` and `uri` becomes the name.
 #[derive(Debug, Clone, Default)]
@@ -60,7 +63,7 @@ pub enum Done {
 impl Authority {
     /// Issues a certificate for each name that has none, in the order of the names. All or nothing, as far as what is asked for goes.
     ///
-    /// A name keeps the one it has if that is valid and says the same. About 0.2 ms a name, and the disk's time for two files.
+    /// A name keeps the one it has if that is valid and says the same. About 0.5 ms a name, and the disk's time for five files.
     ///
     /// # Errors
     /// Names that have one that says something else, or that are revoked, unless `renew`; bad names and hosts; files.
@@ -150,20 +153,17 @@ impl Authority {
         }
         let issuer = self.issuer(number)?;
         let roots = files::read_text(&self.trust())?;
-        let mut made = Vec::with_capacity(wanted.len());
-        for leaf in wanted {
-            made.push(self.sign_leaf(leaf, &issuer, number, (now, ends))?);
-        }
+        let made = side_by_side(wanted, |leaf| self.sign_leaf(leaf, &issuer, number, (now, ends)))?;
         let entries: Vec<Entry> = made.iter().map(|(entry, _)| entry.clone()).collect();
         self.index.certificates.extend(entries.iter().cloned());
         self.index.prune(now);
         // Known before it can be used: nothing is ever out there that can't be revoked by name.
         self.save()?;
-        for (entry, staged) in made {
+        side_by_side(made, |(entry, staged)| {
             let home = self.issued(&entry.name);
             files::replace_unsynced(&home.join("ca.pem"), &roots, files::PUBLIC)?;
-            staged.go_live()?;
-        }
+            staged.go_live()
+        })?;
         Ok(entries)
     }
 
@@ -239,6 +239,33 @@ struct Leaf {
     identity: Identity,
     days: u32,
     key: Option<KeyPair>,
+}
+
+/// Does it with all of them, several at once, results in their order: what takes time is waiting for the disk, which writes many files
+/// at once as fast as one.
+fn side_by_side<T: Send, R: Send>(
+    all: Vec<T>,
+    act: impl Fn(T) -> Result<R, CaError> + Sync,
+) -> Result<Vec<R>, CaError> {
+    let share = all.len().div_ceil(THREADS).max(1);
+    let mut all = all.into_iter();
+    thread::scope(|scope| {
+        let mut tasks = Vec::new();
+        loop {
+            let some: Vec<T> = all.by_ref().take(share).collect();
+            if some.is_empty() {
+                break;
+            }
+            let act = &act;
+            tasks.push(scope.spawn(move || some.into_iter().map(act).collect::<Result<Vec<R>, CaError>>()));
+        }
+        let mut results = Vec::new();
+        for task in tasks {
+            let some = task.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            results.extend(some?);
+        }
+        Ok(results)
+    })
 }
 
 fn check_host(host: &str) -> Result<(), CaError> {
