@@ -13,7 +13,7 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::Path,
-    process::Command,
+    process::{Command, Stdio},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
@@ -348,6 +348,56 @@ fn what_a_cut_off_command_left_behind_is_made_good() {
     ca.ok(&["renew", "b"]);
     ca.ok(&["crl"]);
     assert_eq!(judge(&ca.verifier(), &ca.leaf("b")), Ok(()));
+}
+
+#[test]
+fn whatever_is_out_there_after_a_kill_can_be_revoked_by_its_name() {
+    let ca = Ca::new();
+    let homes =
+        || fs::read_dir(ca.path("issued")).map(|all| all.flatten().collect::<Vec<_>>()).unwrap_or_default();
+    let in_use = || homes().iter().filter(|home| home.path().join("cert.pem").exists()).count();
+    // Killed at so many folders, or so many that are in use: somewhere between the first file and the last.
+    for (round, (folders, live)) in [(1, 999), (60, 999), (999, 1), (999, 60)].into_iter().enumerate() {
+        let (prefix, before) = (format!("r{round}-"), 120 * round);
+        let mut issuing = Command::new(env!("CARGO_BIN_EXE_frp-gateway"))
+            .args(["ca", "issue", "--count", "120", "--prefix", &prefix, "--dir"])
+            .arg(ca.path(""))
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("it runs");
+        let begun = Instant::now();
+        let is_due = || homes().len() >= before + folders || in_use() >= before + live;
+        while !is_due() && issuing.try_wait().expect("a child").is_none() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "round {round}: {} folders", homes().len());
+        }
+        issuing.kill().expect("killed");
+        issuing.wait().expect("ended");
+        let known: std::collections::BTreeSet<_> =
+            ca.list().iter().map(|line| line["serial"].as_str().expect("a text").to_owned()).collect();
+        let mut live = 0;
+        for home in homes() {
+            let Ok(certificate) = CertificateDer::from_pem_file(home.path().join("cert.pem")) else {
+                continue;
+            };
+            let (_, parsed) = x509_parser::parse_x509_certificate(&certificate).expect("a whole certificate");
+            let serial: String = parsed.raw_serial().iter().map(|byte| format!("{byte:02x}")).collect();
+            assert!(
+                known.contains(&serial),
+                "round {round}: {} is out there, unknown",
+                home.path().display()
+            );
+            live += 1;
+        }
+        eprintln!("killed with {} folders, {live} in use, {} known", homes().len(), known.len());
+        ca.ok(&["issue", "--count", "120", "--prefix", &prefix]);
+        let verifier = ca.verifier();
+        for n in 1..=120 {
+            let name = format!("{prefix}{n:03}");
+            let leaf = ca.leaf(&name);
+            assert_eq!(judge(&verifier, &leaf), Ok(()), "{name}");
+            assert!(is_pair(&leaf, &ca.text(&format!("issued/{name}/key.pem"))), "{name}");
+        }
+    }
 }
 
 #[test]
