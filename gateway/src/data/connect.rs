@@ -116,6 +116,10 @@ async fn reach(
     }
     let open = endpoint.open_connection(pool.limits.connections).ok_or(NoLink::Crowded)?;
     let open = open.within(member.connections.as_ref(), worker.id);
+    let young = endpoint.guard.as_ref().map(|guard| guard.settled.since(clock::now()));
+    if let Some(young) = young.filter(|young| !young.is_zero()) {
+        tokio::time::sleep(young).await;
+    }
     let addresses = endpoint.addresses();
     match upstream::connect(&addresses, pool.connect_timeout, deadline).await {
         Ok(_) if !is_ours_still(endpoint).await => {

@@ -77,6 +77,9 @@ pub struct Guard {
     pub registration: Arc<Registration>,
     /// Whom to ask.
     pub watch: Arc<FrpsWatch>,
+    /// From when on its frpc may be taken to have it: frps lists a tunnel, and opens its port, before it tells the frpc so,
+    /// and a connection that comes sooner is closed without having reached anybody.
+    pub settled: Tick,
 }
 
 impl EndpointId {

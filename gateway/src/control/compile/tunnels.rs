@@ -18,6 +18,7 @@ use super::{
     members::{build_pool, keyed, policy, tables},
 };
 use crate::{
+    clock,
     control::directory::{Directory, Tunnel, Way, carried_at, settle},
     frps::{HttpClaim, ask::Registration, watch::FrpsWatch},
     snapshot::{
@@ -30,6 +31,9 @@ use crate::{
         stats::{RequestShard, TunnelStats},
     },
 };
+
+/// Half a round trip between frps and frpc, generously, and what a busy frpc takes to note its tunnel.
+const SETTLES: Duration = Duration::from_millis(100);
 
 /// What was learnt about a tunnel that is gone is kept this long.
 const REMEMBERED: Duration = Duration::from_secs(300);
@@ -374,7 +378,8 @@ impl TunnelIdentities {
             return Arc::clone(known);
         }
         self.last_number += 1;
-        let guard = Guard { registration: Arc::clone(registration), watch: self.watch(&frps.name) };
+        let (registration, watch) = (Arc::clone(registration), self.watch(&frps.name));
+        let guard = Guard { registration, watch, settled: clock::now().saturating_add(SETTLES) };
         let endpoint = Endpoint::at(host, id.clone(), self.last_number, self.workers, Some(guard));
         let endpoint = Arc::new(endpoint);
         self.endpoints.insert(id, Arc::clone(&endpoint));
