@@ -44,20 +44,39 @@ impl Authority {
 
     /// Writes `FILE.pem` and `FILE.key` for these names; the pair as the configuration names it.
     pub fn issue(&self, file: &str, names: &[&str]) -> String {
-        let key = KeyPair::generate().expect("a key");
-        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
-        let params = CertificateParams::new(names).expect("names");
-        let certificate = params.signed_by(&key, &self.issuer).expect("signed");
+        self.issue_with(file, names, &KeyPair::generate().expect("a key"))
+    }
+
+    /// The same for this key.
+    pub fn issue_with(&self, file: &str, names: &[&str], key: &KeyPair) -> String {
         let (cert, private) = (self.path(&format!("{file}.pem")), self.path(&format!("{file}.key")));
-        std::fs::write(&cert, certificate.pem()).expect("written");
+        std::fs::write(&cert, self.certificate(names, key)).expect("written");
         std::fs::write(&private, key.serialize_pem()).expect("written");
         format!("{{ cert: \"{}\", key: \"{}\" }}", show(&cert), show(&private))
     }
 
-    /// A visitor that trusts this authority alone.
-    pub fn visitor(&self, protocols: &[&str]) -> Arc<ClientConfig> {
+    /// A certificate and its key in PEM, not written anywhere.
+    pub fn sign(&self, names: &[&str]) -> (String, String) {
+        let key = KeyPair::generate().expect("a key");
+        (self.certificate(names, &key), key.serialize_pem())
+    }
+
+    fn certificate(&self, names: &[&str], key: &KeyPair) -> String {
+        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+        let params = CertificateParams::new(names).expect("names");
+        params.signed_by(key, &self.issuer).expect("signed").pem()
+    }
+
+    /// This authority alone.
+    pub fn roots(&self) -> RootCertStore {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(self.path("ca.pem")).expect("PEM")).expect("an authority");
+        roots
+    }
+
+    /// A visitor that trusts this authority alone.
+    pub fn visitor(&self, protocols: &[&str]) -> Arc<ClientConfig> {
+        let roots = self.roots();
         let mut config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
             .with_safe_default_protocol_versions()
             .expect("versions")

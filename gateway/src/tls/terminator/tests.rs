@@ -1,4 +1,4 @@
-use frp_gateway_config::model::{ClientAuth, ClientAuthMode, UnknownName};
+use frp_gateway_config::model::{ClientAuth, ClientAuthMode, Http2, UnknownName};
 use rustls::{
     AlertDescription, ClientConfig, ClientConnection, Connection, HandshakeKind, ProtocolVersion,
     RootCertStore,
@@ -125,15 +125,10 @@ fn nothing_is_resumed_where_tickets_are_off_or_clients_show_certificates() {
     let off = settings(|listener| listener.tls.as_mut().unwrap().session_tickets = false);
     for version in [&TLS13, &TLS12] {
         let world = World::new(&open);
-        let folder = tempfile::tempdir().unwrap();
-        let trust = folder.path().join("ca.pem");
+        let trust = world.authority.path("ca.pem");
         std::fs::write(&trust, world.authority.issuer.pem()).unwrap();
-        let auth = ClientAuth {
-            mode: ClientAuthMode::Optional,
-            trust: vec![trust],
-            crl: Vec::new(),
-            allow: Vec::new(),
-        };
+        let (mode, crl, allow) = (ClientAuthMode::Optional, Vec::new(), Vec::new());
+        let auth = ClientAuth { mode, trust: vec![trust], crl, allow };
         let gate = client::load(&auth, &provider(), std::time::SystemTime::now()).unwrap().gate;
         let asks = Settings { client: Some(gate), ..open.clone() };
         for strict in [&off, &asks] {
@@ -181,6 +176,8 @@ fn protocols_are_those_of_the_listener() {
         settings.alpn.iter().map(|one| String::from_utf8(one.clone()).unwrap()).collect::<Vec<_>>()
     };
     assert_eq!(said(&settings(|_| {})), ["http/1.1"]);
+    let two = settings(|listener| listener.http2 = Some(Http2 { max_streams: 100 }));
+    assert_eq!(said(&two), ["h2", "http/1.1"]);
     let acme = settings(|listener| listener.tls.as_mut().unwrap().acme = true);
     assert_eq!(said(&acme), ["http/1.1", "acme-tls/1"]);
     let frp = settings(|listener| {
@@ -220,4 +217,36 @@ fn an_authority_that_looks_for_its_proof_gets_that_and_others_do_not() {
     assert_ne!(other, proof.certified.cert[0], "others may offer it beside what they speak");
     assert!(leaf(&[ACME_TLS_ALPN], "b.test").is_err(), "no proof is under way");
     assert_eq!(leaf(&[b"http/1.1"], "late.test").as_ref(), Ok(&late.certified.cert[0]));
+}
+
+#[test]
+fn a_thousand_swaps_fail_no_handshake() {
+    let settings = settings(|listener| listener.tls.as_mut().unwrap().session_tickets = false);
+    let world = World::new(&settings);
+    let pairs: Vec<_> = (0..4).map(|n| world.authority.pair(&format!("p{n}"), NAMES)).collect();
+    let ended = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let shakes = || {
+            let client = world.client(&[&TLS13, &TLS12]);
+            let mut shaken = 0;
+            while !ended.load(std::sync::atomic::Ordering::Relaxed) || shaken == 0 {
+                shaken += 1;
+                let shaken = world.shake(&client, "a.test").map(drop);
+                assert_eq!(shaken, Ok(()), "while certificates are swapped");
+            }
+        };
+        let visitors = [scope.spawn(shakes), scope.spawn(shakes)];
+        for round in 0..1000 {
+            let pair = Arc::clone(&pairs[round % pairs.len()]);
+            world.terminator.put_names(names(vec![pair], UnknownName::First, false));
+            if round % 100 == 0 {
+                world.terminator.put(world.terminator.prepare(&settings).unwrap());
+            }
+            std::thread::yield_now();
+        }
+        ended.store(true, std::sync::atomic::Ordering::Relaxed);
+        for visitor in visitors {
+            visitor.join().unwrap();
+        }
+    });
 }
