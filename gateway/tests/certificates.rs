@@ -1,6 +1,8 @@
 //! Certificates of https listeners as visitors see them: chosen by name and by what the client can check, swapped while it
 //! serves, never made worse by a bad file, resumed across threads.
 
+#![allow(clippy::panic, reason = "a failed test shows why")]
+
 #[path = "common/raw.rs"]
 mod raw;
 #[path = "common/tls.rs"]
@@ -171,7 +173,7 @@ async fn a_thousand_swaps_fail_no_handshake() {
     );
     let refused =
         world.gateway.metric("frp_gateway_certificate_changes_total", &["result=\"refused\""]).await;
-    assert_eq!(refused.expect("metrics").unwrap_or_default(), 0.0, "{}", world.gateway.log());
+    assert!(refused.expect("metrics").unwrap_or_default() < 0.5, "{}", world.gateway.log());
 }
 
 fn pem_leaf(path: &Path) -> Vec<u8> {

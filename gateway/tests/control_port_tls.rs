@@ -8,7 +8,10 @@ mod control;
 #[path = "common/takeover.rs"]
 mod takeover;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use control::Site;
 use frp_gateway_loadtest::{
@@ -18,6 +21,14 @@ use frp_gateway_loadtest::{
 };
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use takeover::{SOON, app};
+use tokio_rustls::{
+    TlsConnector,
+    rustls::{
+        ClientConfig, RootCertStore,
+        crypto::aws_lc_rs::default_provider,
+        pki_types::{CertificateDer, pem::PemObject},
+    },
+};
 
 /// A certificate authority and the files it writes.
 struct Authority {
@@ -156,4 +167,31 @@ async fn a_new_certificate_is_taken_with_a_reload_and_a_bad_one_leaves_the_old_i
     let two = site.frpc(frpc(&site, "two", "two")).await;
     assert_eq!(site.clients().await.len(), 3, "those that are connected stay: {:?}", site.clients().await);
     drop((one, again, two));
+}
+
+#[tokio::test]
+async fn a_client_that_asks_for_a_name_nobody_has_is_told_so_where_such_are_refused() {
+    let authority = Authority::new();
+    authority.issue("gate.test");
+    let settings = authority.settings().replacen("tls: {", "tls: { unknown_name: refuse,", 1);
+    let site = Site::start(&["a"], &settings, "").await;
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(authority.path("ca.pem")).expect("PEM")).expect("an authority");
+    let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let connector = TlsConnector::from(Arc::new(config));
+    let dial = async |name: &'static str| {
+        let socket = tokio::net::TcpStream::connect(site.frp).await.expect("connected");
+        connector.connect(name.try_into().expect("a name"), socket).await
+    };
+    let refused = dial("other.test").await.expect_err("nobody's name");
+    assert!(format!("{refused:?}").contains("UnrecognisedName"), "{refused:?}");
+    assert!(dial("gate.test").await.is_ok());
+    let app = app("app");
+    let proxy = Proxy::http("web", app.addr(), &["app.test"]);
+    let _frpc = site.frpc(site.options("default", vec![proxy])).await;
+    served(&site, "app.test", "app").await;
 }
