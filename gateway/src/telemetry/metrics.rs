@@ -65,6 +65,8 @@ table! {
         "Visitors' connections closed at once because limits.connections was reached."
     PROXY_HEADER_ERRORS: Counter "frp_gateway_proxy_header_errors_total" ["listener"]
         "Connections closed because the PROXY protocol header that their peer must send was missing, malformed or late."
+    HTTP2_FLOODS: Counter "frp_gateway_http2_floods_total" ["listener"]
+        "HTTP/2 connections closed with ENHANCE_YOUR_CALM: the visitor sent too many frames that bring nothing, or too large heads."
     TLS_HANDSHAKES: Counter "frp_gateway_tls_handshakes_total" ["listener", "result"]
         "Handshakes of https listeners by how they ended: full, resumed (by a ticket), failed (one side refused, the log says why), slow (timeouts.header), gone (the visitor went away). Only series that were touched are shown."
     CLIENTS_REFUSED: Counter "frp_gateway_clients_refused_total" ["listener", "reason"]

@@ -180,6 +180,8 @@ pub struct ListenerShard {
     pub refused: Counter,
     /// Connections closed because the PROXY protocol header that was due was missing or malformed.
     pub proxy_header_errors: Counter,
+    /// HTTP/2 connections closed because they flooded us with frames.
+    pub http2_floods: Counter,
     /// Handshakes of an https listener: [`HANDSHAKES`].
     pub handshakes: [Counter; HANDSHAKES.len()],
     /// Clients that weren't let in for their certificate: [`UNWELCOME`](crate::tls::client::UNWELCOME).

@@ -10,10 +10,12 @@ use std::{
     pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll, ready},
+    time::Instant,
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::guard::Guard;
 use crate::data::{buffer::Buffer, stream::Stream};
 
 /// Bytes that may wait here. More wait in the streams' buffers.
@@ -33,13 +35,21 @@ struct Inner {
     waiting: Vec<u8>,
     /// Leading bytes of `waiting` that are sent.
     sent: usize,
+    guard: Guard,
 }
 
 impl Gather {
     /// Gathers for this connection, of which `ahead` was read before.
     #[must_use]
     pub fn new(stream: Stream, ahead: Buffer) -> Self {
-        Self(Rc::new(RefCell::new(Inner { stream, ahead, waiting: Vec::new(), sent: 0 })))
+        let guard = Guard::new(Instant::now());
+        Self(Rc::new(RefCell::new(Inner { stream, ahead, waiting: Vec::new(), sent: 0, guard })))
+    }
+
+    /// Whether the visitor has sent too many frames that bring nothing. Nothing more is read then.
+    #[must_use]
+    pub fn is_flooded(&self) -> bool {
+        self.0.borrow().guard.is_flooded()
     }
 
     /// Sends what has gathered.
@@ -95,6 +105,11 @@ impl Inner {
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
+    fn take(&mut self, bytes: &[u8]) {
+        self.guard.goes(bytes, Instant::now);
+        self.waiting.extend_from_slice(bytes);
+    }
+
     /// Makes room for at least one byte.
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.waiting.len() < MOST { Poll::Ready(Ok(())) } else { self.poll_send(cx) }
@@ -103,25 +118,32 @@ impl Inner {
 
 impl AsyncRead for Gather {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let mut inner = self.0.borrow_mut();
-        if !inner.ahead.is_empty() {
+        let inner = &mut *self.0.borrow_mut();
+        if inner.guard.is_flooded() {
+            // The connection's task asks for that after each turn, so nobody needs to be woken.
+            return Poll::Pending;
+        }
+        let before = into.filled().len();
+        if inner.ahead.is_empty() {
+            ready!(Pin::new(&mut inner.stream).poll_read(cx, into))?;
+        } else {
             let n = into.remaining().min(inner.ahead.len());
             into.put_slice(&inner.ahead.filled()[..n]);
             inner.ahead.consume(n);
             if inner.ahead.is_empty() {
                 inner.ahead = Buffer::default();
             }
-            return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut inner.stream).poll_read(cx, into)
+        inner.guard.came(&into.filled()[before..], Instant::now);
+        Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for Gather {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let mut inner = self.0.borrow_mut();
+        let inner = &mut *self.0.borrow_mut();
         ready!(inner.poll_room(cx))?;
-        inner.waiting.extend_from_slice(bytes);
+        inner.take(bytes);
         Poll::Ready(Ok(bytes.len()))
     }
 
@@ -130,9 +152,9 @@ impl AsyncWrite for Gather {
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let mut inner = self.0.borrow_mut();
+        let inner = &mut *self.0.borrow_mut();
         ready!(inner.poll_room(cx))?;
-        parts.iter().for_each(|part| inner.waiting.extend_from_slice(part));
+        parts.iter().for_each(|part| inner.take(part));
         Poll::Ready(Ok(parts.iter().map(|part| part.len()).sum()))
     }
 

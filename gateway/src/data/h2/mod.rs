@@ -2,16 +2,18 @@
 //!
 //! A stream is a conversation in HTTP/1 ([`visit::Visit`]), so that every request takes the one request path. Streams of a
 //! connection are balanced each for itself. Framing, flow control and their limits are the h2 crate's; what it would write one
-//! frame at a time is gathered ([`gather::Gather`]).
+//! frame at a time is gathered ([`gather::Gather`]), and who floods us with what it doesn't count is cut off
+//! ([`guard::Guard`]).
 
 pub mod gather;
+pub mod guard;
 pub mod render;
 pub mod visit;
 
 use std::{future::poll_fn, pin::pin, rc::Rc, sync::Arc, task::Poll, time::Duration};
 
 use ::h2::{
-    RecvStream,
+    Reason, RecvStream,
     server::{self, SendResponse},
 };
 use ::http::Request;
@@ -34,8 +36,11 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// Bytes of answers that wait for the visitor's window, per stream.
 const SEND_BUFFER: usize = 64 * 1024;
-/// Streams that a visitor resets before we have looked at them (rapid reset, CVE-2023-44487), and those that we reset.
+/// Streams that a visitor resets before we have looked at them (rapid reset, CVE-2023-44487), and those that we have reset
+/// and remember.
 const RESETS: usize = 64;
+/// Streams that we reset for a visitor's mistakes in the whole life of a connection. How fast is [`guard`]'s.
+const MISTAKES: usize = 1024;
 /// Streams that we have reset are remembered for this long: frames may be on their way.
 const RESET_MEMORY: Duration = Duration::from_secs(5);
 
@@ -55,7 +60,7 @@ pub async fn serve(connection: Connection, stream: Stream, ahead: Buffer, settin
         .max_send_buffer_size(SEND_BUFFER)
         .max_concurrent_reset_streams(RESETS)
         .max_pending_accept_reset_streams(RESETS)
-        .max_local_error_reset_streams(Some(RESETS))
+        .max_local_error_reset_streams(Some(MISTAKES))
         .reset_stream_duration(RESET_MEMORY)
         .enable_connect_protocol()
         .handshake::<_, Bytes>(gather.clone());
@@ -64,34 +69,49 @@ pub async fn serve(connection: Connection, stream: Stream, ahead: Buffer, settin
     let Ok(Ok(mut frames)) = shaken else { return };
     let mut streams = JoinSet::new();
     let mut idle = pin!(tokio::time::sleep(listener.timeouts.header.min(listener.timeouts.idle)));
-    let mut leaving = false;
-    let mut overdue = false;
+    let mut phase = Phase::Open;
     let end = poll_fn(|cx| {
         loop {
             while let Poll::Ready(Some(_)) = streams.poll_join_next(cx) {
                 if streams.is_empty() {
-                    idle.as_mut().reset(Instant::now() + listener.timeouts.idle);
+                    let wait = if phase == Phase::Open { listener.timeouts.idle } else { LAST_WORDS };
+                    idle.as_mut().reset(Instant::now() + wait);
                 }
             }
             connection.presence.idle.set(streams.is_empty());
             let told = connection.presence.closing.get() || connection.presence.is_leaving(cx);
-            let late = streams.is_empty() && idle.as_mut().poll(cx).is_ready();
-            if (told || late) && !leaving {
-                leaving = true;
-                frames.graceful_shutdown();
-            } else if late && leaving && !overdue {
+            let late = (streams.is_empty() || phase == Phase::Over) && idle.as_mut().poll(cx).is_ready();
+            let next = match phase {
+                Phase::Open | Phase::Leaving if gather.is_flooded() => {
+                    frames.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+                    Phase::Over
+                }
+                Phase::Open if told || late => {
+                    frames.graceful_shutdown();
+                    Phase::Leaving
+                }
                 // A visitor who doesn't answer the last PING isn't waited for.
-                overdue = true;
-                frames.abrupt_shutdown(::h2::Reason::NO_ERROR);
+                Phase::Leaving if late => {
+                    frames.abrupt_shutdown(Reason::NO_ERROR);
+                    Phase::Over
+                }
+                // Nor is one who takes nothing.
+                Phase::Over if late => return Poll::Ready(Ok(())),
+                Phase::Open | Phase::Leaving | Phase::Over => phase,
+            };
+            if next != phase {
+                phase = next;
+                idle.as_mut().reset(Instant::now() + LAST_WORDS);
+                continue;
             }
-            let accepted = frames.poll_accept(cx);
-            match accepted {
+            match frames.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     streams.spawn_local(one(Rc::clone(&connection), request, respond));
                     connection.presence.idle.set(false);
                 }
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
                 Poll::Ready(None) => return Poll::Ready(Ok(())),
+                Poll::Pending if gather.is_flooded() && phase != Phase::Over => {}
                 Poll::Pending => {
                     if let Poll::Ready(Err(error)) = gather.poll_send(cx) {
                         tracing::debug!(%error, "the visitor takes nothing any more");
@@ -100,18 +120,30 @@ pub async fn serve(connection: Connection, stream: Stream, ahead: Buffer, settin
                     return Poll::Pending;
                 }
             }
-            if leaving && late {
-                idle.as_mut().reset(Instant::now() + LAST_WORDS);
-            }
         }
     })
     .await;
-    if let Err(error) = end {
-        let peer = connection.peer;
+    let peer = connection.peer;
+    let calmed = |error: &::h2::Error| error.is_library() && error.reason() == Some(Reason::ENHANCE_YOUR_CALM);
+    if gather.is_flooded() || end.as_ref().is_err_and(calmed) {
+        listener.stats.of(connection.worker.id).http2_floods.inc();
+        tracing::debug!(%peer, listener = %listener.name, "HTTP/2 connection ended: a flood of frames");
+    } else if let Err(error) = end {
         tracing::debug!(%peer, %error, "HTTP/2 connection ended");
     }
     // The last frames say why.
     drop(tokio::time::timeout(LAST_WORDS, gather.finish()).await);
+}
+
+/// How far a connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// It takes requests.
+    Open,
+    /// The visitor has been told to send no more (GOAWAY).
+    Leaving,
+    /// Nothing is served any more; the visitor may take the last frames.
+    Over,
 }
 
 /// Longest wait for a visitor to take the last frames.
@@ -123,7 +155,7 @@ async fn one(connection: Rc<Connection>, request: Request<RecvStream>, respond: 
     let visit = match Visit::new(request, respond) {
         Ok(visit) => visit,
         Err(mut respond) => {
-            respond.send_reset(::h2::Reason::PROTOCOL_ERROR);
+            respond.send_reset(Reason::PROTOCOL_ERROR);
             return;
         }
     };

@@ -236,6 +236,7 @@ fn listeners(families: &mut Families, snapshot: &Snapshot) {
         families.add(super::CONNECTIONS_OPEN, &[name], sum(|shard| &shard.open));
         families.add(super::CONNECTIONS_REFUSED, &[name], sum(|shard| &shard.refused));
         families.add(super::PROXY_HEADER_ERRORS, &[name], sum(|shard| &shard.proxy_header_errors));
+        families.add(super::HTTP2_FLOODS, &[name], sum(|shard| &shard.http2_floods));
         families.add(super::CONNECTIONS_UPGRADED, &[name], sum(|shard| &shard.upgraded));
         families.add(super::EXCHANGES_ABORTED, &[name], sum(|shard| &shard.aborted));
         families.add(super::VISITORS_GONE, &[name], sum(|shard| &shard.visitor_gone));
