@@ -124,7 +124,8 @@ pub async fn serve(connection: Connection, stream: Stream, ahead: Buffer, settin
     })
     .await;
     let peer = connection.peer;
-    let calmed = |error: &::h2::Error| error.is_library() && error.reason() == Some(Reason::ENHANCE_YOUR_CALM);
+    let calmed =
+        |error: &::h2::Error| error.is_library() && error.reason() == Some(Reason::ENHANCE_YOUR_CALM);
     if gather.is_flooded() || end.as_ref().is_err_and(calmed) {
         listener.stats.of(connection.worker.id).http2_floods.inc();
         tracing::debug!(%peer, listener = %listener.name, "HTTP/2 connection ended: a flood of frames");
