@@ -29,7 +29,8 @@ async fn site(server: &Authority, clients: &ClientAuthority, allow: &str) -> Sit
     let pair = server.issue("gate", &["gate.test"]);
     let auth =
         format!("{{ trust: \"{}\", crl: \"{}\"{allow} }}", clients.shown("ca.pem"), clients.shown("crl.pem"));
-    Site::start(&["a", "b"], &format!("tls: {{ certificates: [{pair}], client_auth: {auth} }}"), "").await
+    let audit = format!("audit: {{ output: \"{}\" }}", clients.shown("audit"));
+    Site::start(&["a", "b"], &format!("tls: {{ certificates: [{pair}], client_auth: {auth} }}"), &audit).await
 }
 
 struct Served {
@@ -82,6 +83,16 @@ async fn frpc_are_known_by_their_certificates_and_refused_one_by_one() {
     let known = certificates(&site).await;
     let expected = [("one", "spiffe://fleet.test/frpc/1"), ("two", "spiffe://fleet.test/frpc/2")];
     assert_eq!(known, expected.map(|(user, name)| (user.to_owned(), name.to_owned())));
+
+    let audit = std::fs::read_to_string(clients.path("audit")).expect("a log");
+    let placed = |line: &&str| line.contains("\"event\":\"client\"");
+    let lines: Vec<_> = audit.lines().filter(placed).collect();
+    assert_eq!(lines.len(), 2, "{audit}");
+    for part in
+        ["\"client\":\"spiffe://fleet.test/frpc/1\"", "\"user\":\"one\"", "\"frps\":", "\"serial\":\"01\""]
+    {
+        assert!(lines[0].contains(part), "{part}: {audit}");
+    }
 
     // Of the same name: frpc shows nothing that isn't of an authority which the gateway asks for.
     let strangers = ClientAuthority::new("fleet");

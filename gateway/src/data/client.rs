@@ -10,7 +10,7 @@ use std::{
 
 use rustls::pki_types::CertificateDer;
 
-use super::worker::Worker;
+use super::{connection::Connection, worker::Worker};
 use crate::{
     snapshot::Listener,
     telemetry::audit::Certified,
@@ -67,19 +67,43 @@ pub fn turned_away(
     let (name, reason) = (client.map_or("", |client| &client.name), why.label());
     // Whom an authority of ours has signed is told one by one; strangers could fill a disk.
     if let Some(client) = client {
-        worker.audit.certified(Certified { event: "client_refused", listener, peer, client, reason });
+        let told = Certified {
+            event: "client_refused",
+            listener,
+            peer,
+            client,
+            reason: Some(why),
+            frps: "",
+            user: None,
+        };
+        worker.audit.certified(told);
     }
     if let Some(suppressed) = worker.may_complain(why.label()) {
         tracing::info!(listener = &*listener.name, %peer, client = name, reason, suppressed, "client refused");
     }
 }
 
-/// Judges all clients of this thread anew, and cuts those that aren't good any more, whatever they are doing.
+/// A client of FRP was let in and placed.
+pub fn placed(connection: &Connection, frps: &str, user: Option<&str>) {
+    let (Some(client), listener) = (connection.client(), connection.listener()) else { return };
+    let told =
+        Certified { event: "client", listener, peer: connection.peer, client, reason: None, frps, user };
+    connection.worker.audit.certified(told);
+}
+
+/// Judges all clients of this thread anew, and cuts those that aren't good any more, whatever they are doing. Kept connections to
+/// pools that speak TLS are closed.
 pub async fn judge(worker: Rc<Worker>) {
     let (snapshot, now) = (worker.snapshot(), SystemTime::now());
     // Many connections show the same certificate.
     let mut judged: HashMap<(usize, Box<str>), Result<(), Unwelcome>> = HashMap::new();
     let mut turn = Instant::now();
+    // Where we have shown or trusted something else than now, kept connections are no good either.
+    for member in snapshot.pools.iter().flat_map(|pool| &pool.members) {
+        if member.endpoint.tls.is_some() {
+            worker.idle.close(member.endpoint.number);
+        }
+    }
     for (number, slot, peer, client) in worker.certified() {
         let Some(Some(listener)) = snapshot.listeners.get(slot) else { continue };
         let Some(gate) = listener.tls.as_ref().and_then(|tls| tls.client_gate()) else { continue };
@@ -94,7 +118,9 @@ pub async fn judge(worker: Rc<Worker>) {
                 listener,
                 peer,
                 client: &client,
-                reason,
+                reason: Some(why),
+                frps: "",
+                user: None,
             });
             tracing::info!(listener = &*listener.name, %peer, client = &*client.name, reason, "client cut");
         }

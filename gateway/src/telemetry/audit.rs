@@ -12,7 +12,7 @@ use crate::{
     frps::{heard::Heard, plugin::Told},
     snapshot::Listener,
     telemetry::lines::Lines,
-    tls::ClientIdentity,
+    tls::{ClientIdentity, client::Unwelcome},
 };
 
 /// Where audit lines go. Never blocks: a destination that is too slow loses lines, which are counted.
@@ -58,7 +58,7 @@ struct Line<'a> {
 /// What happened to a client that has shown a certificate.
 #[derive(Debug, Clone, Copy)]
 pub struct Certified<'a> {
-    /// `client_refused` or `client_cut`.
+    /// `client_refused`, `client_cut`, or `client`: one of FRP that was let in.
     pub event: &'a str,
     /// Where.
     pub listener: &'a Listener,
@@ -66,8 +66,12 @@ pub struct Certified<'a> {
     pub peer: IpAddr,
     /// Who it is.
     pub client: &'a ClientIdentity,
-    /// Why: [`UNWELCOME`](crate::tls::client::UNWELCOME).
-    pub reason: &'a str,
+    /// Why.
+    pub reason: Option<Unwelcome>,
+    /// Where a client of FRP was placed.
+    pub frps: &'a str,
+    /// What a client of FRP says its user is.
+    pub user: Option<&'a str>,
 }
 
 impl AuditHandle {
@@ -138,7 +142,7 @@ impl AuditHandle {
         if !self.0.is_on() {
             return;
         }
-        let Certified { event, listener, peer, client, reason } = told;
+        let Certified { event, listener, peer, client, reason, frps, user } = told;
         self.write(Line {
             event,
             listener: &listener.name,
@@ -146,7 +150,9 @@ impl AuditHandle {
             client: &client.name,
             serial: &client.serial,
             issuer: &client.issuer,
-            reason: Some(reason),
+            reason: reason.map(Unwelcome::label),
+            frps,
+            user,
             by: "gateway",
             ..Line::default()
         });

@@ -141,6 +141,9 @@ impl Store {
                 }
             }
         }
+        if looked.changed {
+            self.clients_changed.notify_one();
+        }
         looked
     }
 }

@@ -54,7 +54,7 @@ pub struct Store {
     more: Arc<More>,
     /// Other files are in use than before.
     pub(super) other_files: Notify,
-    /// Who was let in may not be any more.
+    /// Who was let in may not be any more, or whom we speak TLS to.
     pub(super) clients_changed: Notify,
     swapped: AtomicU64,
     refused: AtomicU64,
@@ -234,7 +234,10 @@ impl Store {
             inner.pairs.len() == pairs.len() && pairs.keys().all(|files| inner.pairs.contains_key(files));
         inner.pairs = pairs;
         pools.values().for_each(|begun| begun.outbound.put(Arc::clone(&begun.spoken)));
-        let (mut judged_anew, others) = (false, !pools.is_empty() || !inner.pools.is_empty());
+        let others = !pools.is_empty() || !inner.pools.is_empty();
+        let mut judged_anew = pools.iter().any(|(name, begun)| {
+            inner.pools.get(name).is_some_and(|before| !Arc::ptr_eq(&before.spoken, &begun.spoken))
+        });
         inner.pools = pools;
         for (name, ended, _) in &listeners {
             let before = inner.listeners.get(name).and_then(|before| before.clients.as_ref());

@@ -19,6 +19,7 @@ use crate::{
     clock,
     control::relays::{Kind, Placed, Refusal, Registered, Request},
     data::{
+        client as certified,
         io::{Elapsed, until},
         upstream::{self, is_ours},
     },
@@ -91,6 +92,9 @@ pub(super) async fn dial<S: AsyncRead + AsyncWrite + Unpin>(
             Ok((upstream, answer)) => {
                 if frps.succeeded() {
                     tracing::info!(frps = &*frps.name, "frps takes clients again");
+                }
+                if introduction.kind.is_client() {
+                    certified::placed(client.connection, &frps.name, user.as_deref());
                 }
                 return Ok(Dialed { upstream, answer, registered: placed.registered });
             }
