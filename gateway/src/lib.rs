@@ -5,6 +5,7 @@
 //! from), [`admin`], [`telemetry`], [`lifecycle`] (start, signals, drain), [`cli`], [`client`] (asks a gateway that runs),
 //! [`ca`] (certificates for fleets that have no authority).
 
+pub mod acme;
 pub mod admin;
 pub mod agent;
 pub mod ca;

@@ -41,6 +41,7 @@ use super::{
     state::{Fault, Fixed, FrpsState, Now, State},
 };
 use crate::{
+    acme::{self, Acme},
     clock,
     data::{
         access_log::AccessLogHandle,
@@ -82,6 +83,7 @@ pub struct Handle {
     inbox: mpsc::Sender<Message>,
     board: Board,
     certificates: Arc<tls::Store>,
+    acme: Acme,
 }
 
 /// What came of a reload.
@@ -120,6 +122,12 @@ impl Handle {
     #[must_use]
     pub fn certificates(&self) -> &Arc<tls::Store> {
         &self.certificates
+    }
+
+    /// Certificates that renew themselves.
+    #[must_use]
+    pub const fn acme(&self) -> &Acme {
+        &self.acme
     }
 
     /// The present state.
@@ -228,6 +236,8 @@ pub struct Control {
     probes_are_old: bool,
     seeds: RandomState,
     spawned: u64,
+    /// Until it runs.
+    acme_inbox: Option<acme::Inbox>,
 }
 
 /// A task that ends with its owner.
@@ -254,12 +264,15 @@ impl Control {
     #[must_use]
     pub fn new(parts: Parts) -> (Self, Handle) {
         let (sender, inbox) = mpsc::channel(INBOX);
+        let (acme, acme_inbox) = Acme::new();
         let state = State::new(parts.fixed.clone());
         let handle = Handle {
             inbox: sender,
             board: Arc::new(ArcSwap::from_pointee(state.clone())),
             certificates: Arc::default(),
+            acme,
         };
+        handle.certificates.set_more(Arc::clone(&handle.acme.certificates) as _);
         let control = Self {
             identities: Identities::new(parts.fixed.workers),
             tunnels: TunnelIdentities::new(parts.fixed.workers),
@@ -284,6 +297,7 @@ impl Control {
             probes_are_old: false,
             seeds: RandomState::new(),
             spawned: 0,
+            acme_inbox: Some(acme_inbox),
         };
         (control, handle)
     }
@@ -322,6 +336,7 @@ impl Control {
             }
         };
         let _judge = Running(tokio::spawn(judge).abort_handle());
+        let _acme = self.run_acme();
         let mut tidy = interval(TIDY);
         tidy.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // Said from here, since it is this loop that must not hang.
@@ -358,6 +373,18 @@ impl Control {
             }
             self.open_when_known();
         }
+    }
+
+    fn run_acme(&mut self) -> Option<Running> {
+        let inbox = self.acme_inbox.take()?;
+        let parts = acme::manager::Parts {
+            acme: self.handle.acme.clone(),
+            board: self.handle.board(),
+            store: Arc::clone(&self.handle.certificates),
+            audit: self.parts.audit.clone(),
+            rng: self.rng(),
+        };
+        Some(Running(tokio::spawn(acme::manager::run(parts, inbox)).abort_handle()))
     }
 
     async fn reload(&mut self, why: &'static str) -> ReloadResult {
@@ -567,6 +594,7 @@ impl Control {
                 self.tunnels.watch(&frps).listed(begun);
             }
             self.handle.board.store(Arc::new(self.state.clone()));
+            self.handle.acme.look();
         }
     }
 
@@ -712,6 +740,7 @@ impl Control {
             snapshot.tunnel_hosts = self.tunnels.hosts_of(config);
             snapshot.tunnel_stats = self.tunnels.stats();
         }
+        snapshot.proofs = Arc::clone(&self.handle.acme.proofs);
         self.touched.clear();
         self.published_at = Instant::now();
         self.parts.published.store(Arc::new(snapshot));
@@ -813,6 +842,7 @@ impl Control {
             tunnels: Arc::new(tunnels),
             frps: present.frps.clone(),
             relays: Arc::clone(&present.relays),
+            proofs: Arc::clone(&present.proofs),
         }));
         self.parts.workers.news();
     }

@@ -15,7 +15,7 @@ use super::{
     headers,
     hold::{Away, Hold, Line, Waited},
     io::{Elapsed, until},
-    line, redirect,
+    line, proof, redirect,
     relay::{Framing, Relay},
     stream::Stream,
     worker::Worker,
@@ -73,7 +73,17 @@ pub async fn exchange(
     let first_listener = listener;
     let (mut snapshot, mut listener) = (snapshot, listener);
     let mut refused = refused;
+    // 2b. Authorities that look for a proof that a name is ours.
+    let proved = match refused {
+        None if proof::is_asked_for(&scratch.request, buffer.filled()) && inbound.body.is_over() => {
+            prove(connection, (snapshot, listener), stream, (buffer, scratch), begun, &mut report).await
+        }
+        _ => None,
+    };
     let next = loop {
+        if let Some(next) = proved {
+            break next;
+        }
         let round = round(
             connection,
             (snapshot, listener),
@@ -104,6 +114,26 @@ pub async fn exchange(
         None => buffer.consume(scratch.request.len + inbound.body.at_hand),
     }
     next
+}
+
+/// Answers an authority; `None` = the token is nobody's here, and the request one like all others.
+async fn prove(
+    connection: &Connection,
+    (snapshot, listener): (&Snapshot, &Listener),
+    stream: &mut Stream,
+    (buffer, scratch): (&Buffer, &mut Scratch),
+    begun: Instant,
+    report: &mut Report,
+) -> Option<Next> {
+    let path = scratch.request.path.of(buffer.filled());
+    let proof = snapshot.proofs.answer(path, connection.peer).await?;
+    read_host(scratch, buffer.filled());
+    let head_only = scratch.request.method == Method::Head;
+    let keep_alive = scratch.request.keep_alive && !connection.presence.closing.get();
+    let next = proof::send(&proof, head_only, keep_alive, stream).await;
+    report.status = 200;
+    access_log::write(connection, listener, None, None, begun, buffer.filled(), scratch, report);
+    Some(next)
 }
 
 /// What an exchange has of its visitor, over all rounds.
@@ -319,14 +349,12 @@ fn find_route<'a>(
 ) -> Result<(&'a Route, Option<&'a Split>), Stop> {
     let worker = &*connection.worker;
     let wire = buffer.filled();
+    read_host(scratch, wire);
     let head = &scratch.request;
-    let name = head.host_name.of(wire);
-    let name = name.strip_suffix(b".").unwrap_or(name);
-    scratch.host.extend(name.iter().map(|byte| char::from(byte.to_ascii_lowercase())));
     if head.method == Method::Connect {
         return Err(Stop::Refused(Refusal::MethodRefused, "CONNECT"));
     }
-    if name.is_empty() {
+    if scratch.host.is_empty() {
         return Err(Stop::Refused(Refusal::BadRequest(400), "no_host"));
     }
     let view = View {
@@ -353,6 +381,14 @@ fn find_route<'a>(
         .split(|below| worker.rng.borrow_mut().below(below))
         .ok_or(Stop::Refused(Refusal::NoEndpoint, "all pools of the route weigh 0"))?;
     Ok((route, Some(split)))
+}
+
+/// The host that is asked for: lower case, without a final dot.
+fn read_host(scratch: &mut Scratch, wire: &[u8]) {
+    let name = scratch.request.host_name.of(wire);
+    let name = name.strip_suffix(b".").unwrap_or(name);
+    scratch.host.clear();
+    scratch.host.extend(name.iter().map(|byte| char::from(byte.to_ascii_lowercase())));
 }
 
 fn count(worker: &Worker, begun: Instant, split: Option<&Split>, report: &Report) {

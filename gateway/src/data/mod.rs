@@ -33,6 +33,7 @@ pub mod line;
 pub mod listener;
 pub mod outcome;
 pub mod pick;
+pub mod proof;
 pub mod reason;
 pub mod redirect;
 pub mod refuse;

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use crate::{control::relays::Relays, telemetry::stats::TunnelStats};
+use crate::{acme::Proofs, control::relays::Relays, telemetry::stats::TunnelStats};
 
 pub use self::{
     endpoint::{Endpoint, EndpointId, Guard, Host, InFlight, OpenConnection},
@@ -53,6 +53,8 @@ pub struct Snapshot {
     pub frps: Vec<Arc<FrpsHandle>>,
     /// Who is relayed where. The same in all snapshots of a process that serves.
     pub relays: Arc<Relays>,
+    /// What proves to authorities that names are ours. The same in all snapshots of a process that serves.
+    pub proofs: Arc<Proofs>,
 }
 
 impl Snapshot {

@@ -210,6 +210,14 @@ impl AuditHandle {
         }
     }
 
+    /// A certificate of the authority: `certificate_issued`, `_renewed`, `_failed` or `_refused`.
+    pub fn certificate(&self, event: &str, name: &str, user: Option<&str>, reason: Option<&str>) {
+        if self.0.is_on() {
+            let domains = &[name.to_owned()];
+            self.write(Line { event, by: "acme", user, domains, reason, ..Line::default() });
+        }
+    }
+
     /// Something an operator asked for.
     pub fn asked(&self, event: &str) {
         if self.0.is_on() {

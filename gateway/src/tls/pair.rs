@@ -108,6 +108,12 @@ pub struct Pair {
 }
 
 impl Bytes {
+    /// Of a chain and its key that are in no files.
+    #[must_use]
+    pub const fn new(cert: Vec<u8>, key: Vec<u8>) -> Self {
+        Self { cert, key, ocsp: None }
+    }
+
     /// Reads the files. That the OCSP response can't be read costs no more than that.
     ///
     /// # Errors

@@ -127,6 +127,12 @@ impl Store {
         self.more.set(more);
     }
 
+    /// Whether a listener with `acme: true` has no file for this name (lower case).
+    #[must_use]
+    pub fn lacks(&self, name: &str) -> bool {
+        self.inner().listeners.values().any(|ended| ended.acme && !ended.terminator.knows(name))
+    }
+
     /// Reads what a configuration names, and what is in force no second time unless it has changed. Blocks on files.
     ///
     /// `strict`: a certificate that isn't in force yet must be valid now. Not at start: a gateway that can't start serves

@@ -1,0 +1,115 @@
+//! The certificates that came from the authority, where handshakes find them.
+
+use std::{collections::HashMap, path::PathBuf, sync::Arc, time::SystemTime};
+
+use arc_swap::ArcSwap;
+use frp_gateway_config::model::Certificate;
+use rustls::sign::CertifiedKey;
+use tokio::sync::mpsc;
+
+use super::{proofs::Proofs, storage::Stored};
+use crate::tls::{
+    MoreCertificates,
+    pair::{Bytes, Pair},
+    view::CertificateView,
+};
+
+/// Names asked for that may wait to be looked at; what comes beyond is asked for again.
+const WISHES: usize = 128;
+
+/// What shows where a certificate is from.
+pub const SOURCE: &str = "acme";
+
+/// A certificate in force.
+#[derive(Debug, Clone)]
+pub struct Held {
+    /// It, and its key.
+    pub pair: Arc<Pair>,
+    /// User of FRP in whose share it counts.
+    pub user: Option<Arc<str>>,
+    /// Why it hasn't been renewed, if that was tried.
+    pub fault: Option<String>,
+}
+
+impl Held {
+    /// What was kept, if it is whole.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn of(stored: &Stored, now: SystemTime) -> Result<Self, String> {
+        let files = Certificate { cert: PathBuf::from(SOURCE), key: PathBuf::from(SOURCE), ocsp: None };
+        let bytes = Bytes::new(stored.chain.clone().into_bytes(), stored.key.clone().into_bytes());
+        let pair = Pair::new(&files, &bytes, now).map_err(|wrong| wrong.why)?;
+        if !pair.leaf.names.iter().any(|name| *name == stored.name) {
+            return Err(format!("it is for {}, not for {}", pair.leaf.names.join(", "), stored.name));
+        }
+        Ok(Self { pair: Arc::new(pair), user: stored.user.as_deref().map(Into::into), fault: None })
+    }
+}
+
+/// By name.
+pub type Map = HashMap<Arc<str>, Held, foldhash::fast::RandomState>;
+
+/// Where handshakes find certificates. Reading is wait-free.
+#[derive(Debug)]
+pub struct Certificates {
+    held: ArcSwap<Map>,
+    listeners: ArcSwap<Vec<String>>,
+    proofs: Arc<Proofs>,
+    wishes: mpsc::Sender<Box<str>>,
+}
+
+impl Certificates {
+    /// None yet; the other end hears of names that were asked for in vain.
+    #[must_use]
+    pub fn new(proofs: Arc<Proofs>) -> (Self, mpsc::Receiver<Box<str>>) {
+        let (wishes, wished) = mpsc::channel(WISHES);
+        (Self { held: ArcSwap::default(), listeners: ArcSwap::default(), proofs, wishes }, wished)
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn held(&self) -> Arc<Map> {
+        self.held.load_full()
+    }
+
+    /// Puts these in force, for handshakes to come.
+    pub fn put(&self, held: Map) {
+        self.held.store(Arc::new(held));
+    }
+
+    /// Who serves them.
+    pub fn set_listeners(&self, listeners: Vec<String>) {
+        self.listeners.store(Arc::new(listeners));
+    }
+}
+
+impl MoreCertificates for Certificates {
+    fn find(&self, name: &str) -> Option<Arc<CertifiedKey>> {
+        let held = self.held.load();
+        match held.get(name) {
+            Some(held) => Some(Arc::clone(&held.pair.certified)),
+            None => {
+                // The handshake doesn't wait, nor does whoever comes when there is no room.
+                if self.wishes.capacity() > 0 {
+                    drop(self.wishes.try_send(name.into()));
+                }
+                None
+            }
+        }
+    }
+
+    fn challenge(&self, name: &str) -> Option<Arc<CertifiedKey>> {
+        self.proofs.certificate(name)
+    }
+
+    fn shown(&self) -> Vec<CertificateView> {
+        let (held, now) = (self.held.load(), SystemTime::now());
+        let listeners = self.listeners.load();
+        let of =
+            |held: &Held| CertificateView::of(&held.pair, Vec::clone(&listeners), held.fault.clone(), now);
+        let mut shown: Vec<_> = held.values().map(of).collect();
+        shown.sort_by(|one, other| one.name.cmp(&other.name));
+        shown
+    }
+}
