@@ -45,7 +45,7 @@ check file:
 run file:
     cargo run --locked --release -p frp-gateway -- run -c {{ file }}
 
-# real frps and frpc, 0.71 and 0.61, in frp-lab/bin
+# real frps and frpc, 0.71 and 0.61, and pebble, in frp-lab/bin
 frp-lab:
     frp-lab/build
 

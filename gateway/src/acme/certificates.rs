@@ -7,7 +7,11 @@ use frp_gateway_config::model::Certificate;
 use rustls::sign::CertifiedKey;
 use tokio::sync::mpsc;
 
-use super::{proofs::Proofs, storage::Stored};
+use super::{
+    proofs::Proofs,
+    stats::{Ended, Stats},
+    storage::Stored,
+};
 use crate::tls::{
     MoreCertificates,
     pair::{Bytes, Pair},
@@ -56,15 +60,16 @@ pub struct Certificates {
     held: ArcSwap<Map>,
     listeners: ArcSwap<Vec<String>>,
     proofs: Arc<Proofs>,
+    stats: Arc<Stats>,
     wishes: mpsc::Sender<Box<str>>,
 }
 
 impl Certificates {
     /// None yet; the other end hears of names that were asked for in vain.
     #[must_use]
-    pub fn new(proofs: Arc<Proofs>) -> (Self, mpsc::Receiver<Box<str>>) {
+    pub fn new(proofs: Arc<Proofs>, stats: Arc<Stats>) -> (Self, mpsc::Receiver<Box<str>>) {
         let (wishes, wished) = mpsc::channel(WISHES);
-        (Self { held: ArcSwap::default(), listeners: ArcSwap::default(), proofs, wishes }, wished)
+        (Self { held: ArcSwap::default(), listeners: ArcSwap::default(), proofs, stats, wishes }, wished)
     }
 
     /// All of them.
@@ -101,6 +106,10 @@ impl MoreCertificates for Certificates {
 
     fn challenge(&self, name: &str) -> Option<Arc<CertifiedKey>> {
         self.proofs.certificate(name)
+    }
+
+    fn orders(&self) -> Vec<(&'static str, u64)> {
+        Ended::ALL.iter().map(|ended| (ended.word(), self.stats.of(*ended))).collect()
     }
 
     fn shown(&self) -> Vec<CertificateView> {

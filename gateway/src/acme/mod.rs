@@ -48,13 +48,9 @@ impl Acme {
     pub fn new() -> (Self, Inbox) {
         let (proofs, questions) = Proofs::new();
         let proofs = Arc::new(proofs);
-        let (certificates, wishes) = Certificates::new(Arc::clone(&proofs));
-        let acme = Self {
-            proofs,
-            certificates: Arc::new(certificates),
-            stats: Arc::default(),
-            changed: Arc::default(),
-        };
+        let stats = Arc::<Stats>::default();
+        let (certificates, wishes) = Certificates::new(Arc::clone(&proofs), Arc::clone(&stats));
+        let acme = Self { proofs, certificates: Arc::new(certificates), stats, changed: Arc::default() };
         (acme, Inbox { wishes, questions })
     }
 

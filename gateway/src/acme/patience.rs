@@ -36,7 +36,7 @@ pub fn due(not_before: SystemTime, not_after: SystemTime, chance: f64) -> System
 }
 
 /// When a certificate is renewed whose authority suggests this window (RFC 9773): somewhere in it by `chance`, but never in the
-/// last tenth of its life.
+/// last tenth of its life. A window that begins with its life suggests nothing: [`due`] decides, if it falls in there.
 #[must_use]
 pub fn due_within(
     (start, end): (SystemTime, SystemTime),
@@ -44,6 +44,10 @@ pub fn due_within(
     chance: f64,
 ) -> SystemTime {
     let life = not_after.duration_since(not_before).unwrap_or_default();
+    let own = due(not_before, not_after, chance);
+    if start <= not_before && own <= end && end > not_before {
+        return own;
+    }
     let span = end.duration_since(start).unwrap_or_default();
     (start + span.mul_f64(chance.clamp(0.0, 1.0))).min(not_before + life.mul_f64(0.9))
 }
@@ -102,5 +106,7 @@ mod tests {
         assert_eq!(within(50, 60, 0.5), start + seconds(55));
         assert_eq!(within(95, 200, 0.5), start + seconds(90), "never in the last tenth");
         assert_eq!(within(60, 50, 0.5), start + seconds(60), "a window that ends before it begins");
+        assert!(within(0, 99, 0.0) > start + seconds(65), "the whole life is no suggestion");
+        assert_eq!(within(0, 10, 0.5), start + seconds(5), "but the beginning of it is one");
     }
 }

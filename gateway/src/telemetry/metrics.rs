@@ -183,6 +183,8 @@ table! {
         "Files of certificates that changed, by result: swapped, refused (the old certificate stays in force)."
     CERTIFICATE_FAULTS: Gauge "frp_gateway_certificate_faults" []
         "Certificates whose files hold something newer that cannot be served."
+    ACME_ORDERS: Counter "frp_gateway_acme_orders_total" ["result"]
+        "Orders of certificates by how they ended: issued, renewed, failed (the authority refused, or saw no proof; the log has its words), unreachable (no answer), limited (the authority wants fewer), shared (another gateway had it); refused: not ordered, since nobody may have one for the name, or its user no more."
     BUILD_INFO: Gauge "frp_gateway_build_info" ["version"]
         "Always 1; the version is the label."
 }

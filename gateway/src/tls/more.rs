@@ -16,6 +16,11 @@ pub trait MoreCertificates: std::fmt::Debug + Send + Sync {
     /// The certificate that proves to the authority that the name is ours (RFC 8737), while such a proof is under way.
     fn challenge(&self, name: &str) -> Option<Arc<CertifiedKey>>;
 
+    /// How orders have ended since the start, by words for metrics. Default none.
+    fn orders(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
+
     /// What operators are shown. Default nothing.
     fn shown(&self) -> Vec<CertificateView> {
         Vec::new()

@@ -357,6 +357,12 @@ impl Store {
         Counts { swapped: self.swapped.load(Relaxed), refused: self.refused.load(Relaxed) }
     }
 
+    /// How orders of certificates at run time have ended, by words for metrics.
+    #[must_use]
+    pub fn orders(&self) -> Vec<(&'static str, u64)> {
+        self.more.get().map_or_else(Vec::new, |more| more.orders())
+    }
+
     /// Certificates as operators see them: those of files in the order of their paths, then others.
     #[must_use]
     pub fn shown(&self, now: SystemTime) -> Vec<CertificateView> {

@@ -1,4 +1,4 @@
-//! Where the built frps and frpc are.
+//! Where the built frps, frpc and pebble are.
 
 use std::{
     env,
@@ -29,10 +29,18 @@ impl Version {
 
     /// Path of `frps` or `frpc` of this version: under `FRP_LAB_BIN`, else under `frp-lab/bin` of this workspace.
     pub(crate) fn binary(self, name: &str) -> Result<PathBuf, LabError> {
-        let root = env::var_os("FRP_LAB_BIN")
-            .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../frp-lab/bin"), PathBuf::from);
-        existing(root.join(self.folder()).join(name), "run frp-lab/build")
+        existing(root().join(self.folder()).join(name), "run frp-lab/build")
     }
+}
+
+/// Path of a program of pebble, the certificate authority.
+pub(crate) fn pebble(name: &str) -> Result<PathBuf, LabError> {
+    existing(root().join("pebble").join(name), "run frp-lab/build")
+}
+
+fn root() -> PathBuf {
+    env::var_os("FRP_LAB_BIN")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../frp-lab/bin"), PathBuf::from)
 }
 
 /// `path` if there is a file.

@@ -226,6 +226,9 @@ fn certificates(families: &mut Families, store: &Store) {
     families.add(super::CERTIFICATE_CHANGES, &["refused"], counts.refused);
     let faults = shown.iter().filter(|view| view.fault.is_some()).count();
     families.add(super::CERTIFICATE_FAULTS, &[], faults as u64);
+    for (result, count) in store.orders() {
+        families.add(super::ACME_ORDERS, &[result], count);
+    }
 }
 
 fn listeners(families: &mut Families, snapshot: &Snapshot) {
