@@ -20,7 +20,7 @@ use tokio::sync::Mutex;
 
 use super::{
     client::{AcmeClient, Asked},
-    proofs::Proofs,
+    proofs::{ALPN, Proofs},
     storage::{Storage, Stored},
 };
 use crate::tls::provider;
@@ -237,6 +237,7 @@ impl Authority {
                 return Err(Unproved::Unproved("the authority doesn't offer it".to_owned()));
             };
             let key = challenge.key_authorization();
+            let mut shown_by = None;
             let (slot, proof) = match by {
                 Challenge::Http01 => {
                     self.proofs.put_token(&challenge.token, key.as_str());
@@ -246,13 +247,14 @@ impl Authority {
                     let digest = key.digest();
                     let certificate = proof_certificate(&name, digest.as_ref()).map_err(Failure::Own)?;
                     self.proofs.put_certificate(&name, &certificate);
-                    (format!("{name}.alpn"), URL_SAFE_NO_PAD.encode(digest.as_ref()))
+                    shown_by = Some(certificate);
+                    (format!("{name}{ALPN}"), URL_SAFE_NO_PAD.encode(digest.as_ref()))
                 }
             };
             shown.push(Shown {
                 proofs: Arc::clone(&self.proofs),
                 storage: Arc::clone(&self.storage),
-                token: (by == Challenge::Http01).then(|| slot.clone()),
+                certificate: shown_by,
                 name,
                 slot: slot.clone(),
             });
@@ -391,16 +393,17 @@ impl From<std::io::Error> for Unproved {
 struct Shown {
     proofs: Arc<Proofs>,
     storage: Arc<Storage>,
-    token: Option<String>,
+    /// `None` = by a token.
+    certificate: Option<Arc<CertifiedKey>>,
     name: String,
     slot: String,
 }
 
 impl Drop for Shown {
     fn drop(&mut self) {
-        match &self.token {
-            Some(token) => self.proofs.remove_token(token),
-            None => self.proofs.remove_certificate(&self.name),
+        match &self.certificate {
+            None => self.proofs.remove_token(&self.slot),
+            Some(certificate) => self.proofs.remove_certificate(&self.name, certificate),
         }
         self.storage.remove_proof(&self.slot);
     }

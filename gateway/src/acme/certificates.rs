@@ -1,6 +1,6 @@
 //! The certificates that came from the authority, where handshakes find them.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc, time::SystemTime};
+use std::{collections::HashMap, future::Future, path::PathBuf, pin::Pin, sync::Arc, time::SystemTime};
 
 use arc_swap::ArcSwap;
 use frp_gateway_config::model::Certificate;
@@ -44,7 +44,7 @@ impl Held {
         let files = Certificate { cert: PathBuf::from(SOURCE), key: PathBuf::from(SOURCE), ocsp: None };
         let bytes = Bytes::new(stored.chain.clone().into_bytes(), stored.key.clone().into_bytes());
         let pair = Pair::new(&files, &bytes, now).map_err(|wrong| wrong.why)?;
-        if !pair.leaf.names.iter().any(|name| *name == stored.name) {
+        if !pair.leaf.names.contains(&stored.name) {
             return Err(format!("it is for {}, not for {}", pair.leaf.names.join(", "), stored.name));
         }
         Ok(Self { pair: Arc::new(pair), user: stored.user.as_deref().map(Into::into), fault: None })
@@ -106,6 +106,10 @@ impl MoreCertificates for Certificates {
 
     fn challenge(&self, name: &str) -> Option<Arc<CertifiedKey>> {
         self.proofs.certificate(name)
+    }
+
+    fn look_for_challenge<'a>(&'a self, name: &'a str) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(self.proofs.look_for(name))
     }
 
     fn orders(&self) -> Vec<(&'static str, u64)> {

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use frp_gateway_config::model::{self, Config};
 use lb_algos::Rng;
 use tokio::{
@@ -18,10 +19,10 @@ use tokio::{
 
 use super::{
     Acme, Inbox,
-    authority::{Authority, Failure, blocking},
+    authority::{Authority, Failure, blocking, proof_certificate},
     certificates::{Held, Map},
     names, patience,
-    proofs::Question,
+    proofs::{ALPN, Question},
     stats::Ended,
     storage::{LEASE, Print, Storage, Stored},
     wanted::{Claim, Wanted, wanted},
@@ -34,6 +35,8 @@ pub const MOST_ORDERS: usize = 4;
 const LOOK: Duration = Duration::from_secs(5);
 /// The same, while another gateway orders something that we want.
 const LOOK_FOR: Duration = Duration::from_millis(500);
+/// Configuration and tunnels are looked at once in this time at most.
+const FOLLOW: Duration = Duration::from_millis(100);
 /// Longest pause before anything is ordered after the authority said that it is too much.
 const PAUSE: Duration = Duration::from_secs(60);
 /// An order is given up after that time.
@@ -76,20 +79,21 @@ pub async fn run(parts: Parts, inbox: Inbox) {
         look_at: Instant::now(),
         not_before: Instant::now(),
         tidied: None,
+        followed: Instant::now(),
+        follow_at: None,
     };
     let changed = Arc::clone(&manager.parts.acme.changed);
     manager.follow().await;
     loop {
         let wake = manager.wake();
         tokio::select! {
-            () = changed.notified() => manager.follow().await,
+            () = changed.notified() => manager.changed().await,
             Some(name) = wishes.recv() => manager.wish(&name),
             Some(question) = questions.recv() => manager.answer(question),
-            Some(ended) = manager.orders.join_next(), if !manager.orders.is_empty() => {
-                if let Ok((name, ended)) = ended {
-                    manager.ended(&name, ended);
-                }
-            }
+            Some(ended) = manager.orders.join_next(), if !manager.orders.is_empty() => match ended {
+                Ok((name, ended)) => manager.ended(&name, ended),
+                Err(error) => manager.broken(&error.to_string()),
+            },
             Some(_) = manager.questions.join_next(), if !manager.questions.is_empty() => {}
             () = sleep_until(wake) => {}
         }
@@ -114,6 +118,10 @@ struct Manager {
     /// No order before that.
     not_before: Instant,
     tidied: Option<Instant>,
+    /// When configuration and tunnels were looked at last.
+    followed: Instant,
+    /// When they are looked at next, if they have changed.
+    follow_at: Option<Instant>,
 }
 
 /// Where a name stands.
@@ -154,8 +162,19 @@ enum Done {
 }
 
 impl Manager {
+    /// Something has changed. Tunnels that flap by the hundred cost a look every so often, not one each.
+    async fn changed(&mut self) {
+        let next = self.followed + FOLLOW;
+        if Instant::now() >= next {
+            self.follow().await;
+        } else {
+            self.follow_at = Some(next);
+        }
+    }
+
     /// Goes by the present configuration and tunnels.
     async fn follow(&mut self) {
+        (self.followed, self.follow_at) = (Instant::now(), None);
         let state = self.parts.board.load_full();
         let Some(config) = &state.config else { return };
         self.adopt(config).await;
@@ -207,15 +226,15 @@ impl Manager {
     fn no_storage(&mut self, wish: &model::Acme, error: &str) {
         let folder = wish.storage.display();
         tracing::error!(%folder, error, "acme.storage cannot be used: no certificate is ordered or renewed");
-        // The next change of anything, or this, tries again.
-        self.look_at = Instant::now() + LOOK;
+        self.look_at = Instant::now() + PAUSE;
         if self.authority.take().is_some() {
             self.forget();
         }
     }
 
     fn forget(&mut self) {
-        self.orders.abort_all();
+        // What they come to is for nobody.
+        self.orders = JoinSet::new();
         self.names.clear();
         self.seen.clear();
     }
@@ -258,37 +277,42 @@ impl Manager {
     /// Whether another gateway knows a proof.
     fn answer(&mut self, Question { key, answer }: Question) {
         let Some(authority) = &self.authority else { return };
-        let storage = Arc::clone(&authority.storage);
+        let (storage, proofs) = (Arc::clone(&authority.storage), Arc::clone(&self.parts.acme.proofs));
         self.questions.spawn(async move {
-            let proof = blocking(move || storage.proof(&key)).await.ok().flatten();
+            let asked = key.clone();
+            let proof = blocking(move || storage.proof(&asked)).await.ok().flatten();
+            let name = key.strip_suffix(ALPN).zip(proof.as_deref());
+            let shown = name.and_then(|(name, proof)| {
+                let certificate = proof_certificate(name, &URL_SAFE_NO_PAD.decode(proof).ok()?).ok()?;
+                proofs.put_certificate(name, &certificate);
+                Some((name, certificate))
+            });
             // Whoever asked may have gone.
-            drop(answer.send(proof.map(Into::into)));
+            drop(answer.send(proof.as_deref().map(Into::into)));
+            if let Some((name, certificate)) = shown {
+                tokio::time::sleep(PAUSE).await;
+                proofs.remove_certificate(name, &certificate);
+            }
         });
     }
 
     /// When there is something to do, if nothing happens before.
     fn wake(&self) -> Instant {
         let now = (Instant::now(), SystemTime::now());
-        let far = now.0 + Duration::from_secs(3600);
-        let Some(authority) = &self.authority else {
-            return if self.wanted.is_empty() { self.look_at.max(now.0 + LOOK) } else { far };
-        };
+        let far = self.follow_at.unwrap_or(now.0 + Duration::from_secs(3600));
+        if self.authority.is_none() {
+            return far.min(self.look_at.max(now.0 + LOOK));
+        }
         let full = self.ordering() >= MOST_ORDERS;
         let each = self.names.iter().filter(|(_, state)| state.work.is_none()).map(|(name, state)| {
-            let order = if full { far } else { self.order_at(name, state, now, authority).unwrap_or(far) };
+            let order = if full { far } else { self.order_at(name, state, now).unwrap_or(far) };
             order.min(state.ask_at.unwrap_or(far))
         });
         each.min().unwrap_or(far).min(self.look_at).max(now.0)
     }
 
     /// When a certificate is ordered for this name.
-    fn order_at(
-        &self,
-        name: &Arc<str>,
-        state: &State,
-        now: (Instant, SystemTime),
-        _authority: &Authority,
-    ) -> Option<Instant> {
+    fn order_at(&self, name: &Arc<str>, state: &State, now: (Instant, SystemTime)) -> Option<Instant> {
         let claim = self.wanted.get(name)?;
         let wish = match state.due {
             Some(due) => now.0 + due.duration_since(now.1).unwrap_or_default(),
@@ -304,10 +328,13 @@ impl Manager {
 
     /// Does what is due.
     async fn act(&mut self) {
+        if self.follow_at.is_some_and(|at| at <= Instant::now()) {
+            self.follow().await;
+        }
         if Instant::now() >= self.look_at {
             if self.authority.is_none() {
                 let config = self.parts.board.load().config.clone();
-                self.look_at = Instant::now() + LOOK;
+                self.look_at = Instant::now() + PAUSE;
                 if config.is_some_and(|config| config.acme.is_some()) {
                     self.follow().await;
                 }
@@ -316,11 +343,14 @@ impl Manager {
             }
         }
         let Some(authority) = self.authority.clone() else { return };
+        if self.parts.board.load().draining {
+            return; // whoever comes after us orders it
+        }
         let now = (Instant::now(), SystemTime::now());
         let mut due: Vec<(Instant, bool, Arc<str>)> = Vec::new();
         let mut ask = Vec::new();
         for (name, state) in self.names.iter().filter(|(_, state)| state.work.is_none()) {
-            match self.order_at(name, state, now, &authority) {
+            match self.order_at(name, state, now) {
                 Some(at) if at <= now.0 => due.push((state.not_before, !state.asked, Arc::clone(name))),
                 _ if state.ask_at.is_some_and(|at| at <= now.0) && self.wanted.contains_key(name) => {
                     ask.push(Arc::clone(name));
@@ -450,6 +480,16 @@ impl Manager {
                 let again = (left.unwrap_or_default() / 3).min(Duration::from_secs(6 * 3600));
                 state.ask_at = Some(Instant::now() + again.max(Duration::from_secs(60)));
             }
+        }
+    }
+
+    /// A task ended that should not have.
+    fn broken(&mut self, error: &str) {
+        let ended = |state: &State| state.work.as_ref().is_some_and(|work| work.handle.is_finished());
+        let names: Vec<_> =
+            self.names.iter().filter(|(_, state)| ended(state)).map(|(name, _)| Arc::clone(name)).collect();
+        for name in names {
+            self.ended(&name, Done::Failed(Failure::Own(error.to_owned())));
         }
     }
 

@@ -16,6 +16,9 @@ use tokio::{
 /// Where authorities look for proofs (RFC 8555 §8.3).
 pub const PREFIX: &[u8] = b"/.well-known/acme-challenge/";
 
+/// After a name: the key of its proof by tls-alpn-01.
+pub const ALPN: &str = ".alpn";
+
 /// Longest wait for the storage to say whether a token is another gateway's.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Questions to the storage that may wait; further tokens are taken for nobody's.
@@ -89,6 +92,13 @@ impl Proofs {
         self.known.load().certificates.get(name).map(Arc::clone)
     }
 
+    /// Looks whether another gateway has this name to prove; then [`Self::certificate`] has it, too.
+    pub async fn look_for(&self, name: &str) {
+        if self.known.load().on {
+            self.ask(format!("{name}{ALPN}")).await;
+        }
+    }
+
     /// Whether proofs are answered, and to whom (empty = everyone).
     pub fn set_from(&self, on: bool, from: &[IpNet]) {
         self.change(|known| {
@@ -112,9 +122,13 @@ impl Proofs {
         self.change(|known| drop(known.tokens.remove(token)));
     }
 
-    /// The name isn't to be proved any more.
-    pub fn remove_certificate(&self, name: &str) {
-        self.change(|known| drop(known.certificates.remove(name)));
+    /// The name isn't to be proved by this certificate any more.
+    pub fn remove_certificate(&self, name: &str, certificate: &Arc<CertifiedKey>) {
+        self.change(|known| {
+            if known.certificates.get(name).is_some_and(|known| Arc::ptr_eq(known, certificate)) {
+                known.certificates.remove(name);
+            }
+        });
     }
 
     fn change(&self, change: impl Fn(&mut Known)) {

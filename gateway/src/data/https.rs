@@ -126,6 +126,9 @@ async fn accept(mut socket: TcpStream, tls: &Terminator, mut ahead: &[u8]) -> io
             Err((error, alert)) => return Err(tell(&mut socket, error, alert)),
         }
     };
+    if let Some((more, name)) = tls.lacks_proof(&accepted.client_hello()) {
+        more.look_for_challenge(&name).await;
+    }
     let Ok(config) = tls.admit(&accepted.client_hello()) else {
         drop(socket.try_write(&UNRECOGNIZED_NAME));
         return Err(io::Error::new(io::ErrorKind::InvalidData, Refused));

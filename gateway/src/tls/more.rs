@@ -1,6 +1,6 @@
 //! Certificates that no file of the configuration names.
 
-use std::sync::Arc;
+use std::{future::Future, pin::Pin, sync::Arc};
 
 use rustls::sign::CertifiedKey;
 
@@ -15,6 +15,12 @@ pub trait MoreCertificates: std::fmt::Debug + Send + Sync {
 
     /// The certificate that proves to the authority that the name is ours (RFC 8737), while such a proof is under way.
     fn challenge(&self, name: &str) -> Option<Arc<CertifiedKey>>;
+
+    /// Looks whether somebody else has such a proof under way, so that [`Self::challenge`] has it when this ends. Asked only where
+    /// an authority wants to see one that isn't known. Default: nobody has.
+    fn look_for_challenge<'a>(&'a self, _name: &'a str) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(std::future::ready(()))
+    }
 
     /// How orders have ended since the start, by words for metrics. Default none.
     fn orders(&self) -> Vec<(&'static str, u64)> {

@@ -178,6 +178,14 @@ impl Terminator {
         Ok(self.server_config())
     }
 
+    /// The name that an authority wants to see proved, and where to look for the proof, if it isn't known here.
+    #[must_use]
+    pub fn lacks_proof(&self, hello: &ClientHello<'_>) -> Option<(Arc<dyn MoreCertificates>, String)> {
+        let name = hello.server_name().filter(|_| is_challenge(hello))?;
+        let more = self.certificates.more.get()?;
+        if more.challenge(name).is_some() { None } else { Some((more, name.to_owned())) }
+    }
+
     /// Whether one of the files is for this name.
     #[must_use]
     pub fn knows(&self, name: &str) -> bool {
