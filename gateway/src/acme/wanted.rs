@@ -86,3 +86,6 @@ pub fn wanted(config: &Config, directory: &Directory) -> Wanted {
     }
     wanted
 }
+
+#[cfg(test)]
+mod tests;

@@ -73,7 +73,7 @@ pub async fn exchange(
     let first_listener = listener;
     let (mut snapshot, mut listener) = (snapshot, listener);
     let mut refused = refused;
-    // 2b. Authorities that look for a proof that a name is ours.
+    // 2a. Authorities that look for a proof that a name is ours.
     let proved = match refused {
         None if proof::is_asked_for(&scratch.request, buffer.filled()) && inbound.body.is_over() => {
             prove(connection, (snapshot, listener), stream, (buffer, scratch), begun, &mut report).await
@@ -161,7 +161,7 @@ async fn round(
     let begun = *begun;
     scratch.host.clear();
     let (mut route, mut split, mut waits_under) = (None, None, None);
-    // 2a. As many as the listener may have at once.
+    // 2b. As many as the listener may have at once.
     let in_listener = match refused {
         Some(stop) => Err(stop),
         None => line::admit(listener.gate.as_ref(), worker.id, "limits.in_flight of the listener"),

@@ -17,6 +17,7 @@ use prometheus::{
 
 use super::{Kind, Metric, TABLE};
 use crate::{
+    acme::stats::Ended,
     clock,
     control::{
         directory::{Phase, Tunnel, selects},
@@ -226,8 +227,10 @@ fn certificates(families: &mut Families, store: &Store) {
     families.add(super::CERTIFICATE_CHANGES, &["refused"], counts.refused);
     let faults = shown.iter().filter(|view| view.fault.is_some()).count();
     families.add(super::CERTIFICATE_FAULTS, &[], faults as u64);
-    for (result, count) in store.orders() {
-        families.add(super::ACME_ORDERS, &[result], count);
+    let orders = store.orders();
+    for ended in Ended::ALL {
+        let count = orders.iter().find(|(word, _)| *word == ended.word()).map_or(0, |(_, count)| *count);
+        families.add(super::ACME_ORDERS, &[ended.word()], count);
     }
 }
 
