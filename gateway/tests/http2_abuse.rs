@@ -221,6 +221,16 @@ impl World {
         value.expect("metrics").expect("it is told")
     }
 
+    /// Waits until no request is at the application.
+    async fn is_idle(&self) {
+        until("nothing in flight", SOON, async || {
+            let value = self.gateway.metric("frp_gateway_endpoint_in_flight", &[]).await.ok()??;
+            (value == 0.0).then_some(())
+        })
+        .await
+        .expect("all are given up");
+    }
+
     /// Another visitor, who goes on asking until told to end; how many answers, all of them good.
     fn neighbour(&self) -> Neighbour {
         let (address, (end, ended)) = (self.address, watch::channel(false));
@@ -346,12 +356,7 @@ async fn resets_of_requests_under_way_end_the_connection_too() {
     assert_eq!(seen.goaway, Some(ENHANCE_YOUR_CALM), "{count}: {seen:?}");
     let reached = world.app.requests();
     assert!(reached < 5_000, "{reached} requests went to the application");
-    until("nothing in flight", SOON, async || {
-        let value = world.gateway.metric("frp_gateway_endpoint_in_flight", &[]).await.ok()??;
-        (value == 0.0).then_some(())
-    })
-    .await
-    .expect("all given up");
+    world.is_idle().await;
 }
 
 #[tokio::test]
@@ -371,6 +376,28 @@ async fn streams_that_we_are_made_to_reset_end_the_connection() {
     // The first hundred; those are still open for the application, so that the rest is refused.
     let codes = seen.resets.values();
     assert!(codes.clone().all(|code| [FLOW_CONTROL_ERROR, REFUSED_STREAM].contains(code)), "{codes:?}");
+}
+
+#[tokio::test]
+async fn a_stream_that_we_are_made_to_reset_is_given_up_at_the_application() {
+    let world = World::start("").await;
+    let mut visitor = world.visitor().await;
+    let mistakes = [
+        ("a window that overflows", get(1, "/hang"), frame(WINDOW_UPDATE, 0, 1, &[0x7f, 0xff, 0xff, 0xff])),
+        ("trailers that don't end it", post(3, "/hang"), post(3, "/hang")),
+    ];
+    for (number, (name, request, mistake)) in mistakes.into_iter().enumerate() {
+        assert!(visitor.send(&request).await, "{name}");
+        until("it is at the application", SOON, async || {
+            let value = world.gateway.metric("frp_gateway_endpoint_in_flight", &[]).await.ok()??;
+            (value >= 1.0).then_some(())
+        })
+        .await
+        .unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(visitor.send(&mistake).await, "{name}");
+        visitor.wait(name, |seen| seen.resets.len() > number).await;
+        world.is_idle().await;
+    }
 }
 
 #[tokio::test]
