@@ -1,6 +1,7 @@
 //! Visitors who misuse HTTP/2, frame by frame: what they cost is bounded, they are told to calm down, and others don't notice.
 
 #![allow(clippy::panic, reason = "a failed test shows why")]
+#![allow(clippy::float_cmp, reason = "counters are whole numbers")]
 
 #[path = "common/raw.rs"]
 mod raw;
@@ -222,7 +223,7 @@ impl World {
     }
 
     /// Waits until no request is at the application.
-    async fn is_idle(&self) {
+    async fn idle(&self) {
         until("nothing in flight", SOON, async || {
             let value = self.gateway.metric("frp_gateway_endpoint_in_flight", &[]).await.ok()??;
             (value == 0.0).then_some(())
@@ -257,7 +258,7 @@ struct Neighbour {
 }
 
 impl Neighbour {
-    async fn is_unharmed(self) {
+    async fn unharmed(self) {
         self.end.send_replace(true);
         let served = timeout(SOON, self.task).await.expect("in time").expect("every request answered");
         assert!(served > 0, "it was served");
@@ -297,7 +298,7 @@ async fn floods_of_frames_that_bring_nothing_end_the_connection_and_harm_nobody_
     }
     let grown = world.memory().await - before;
     assert!(grown < 16e6, "{grown} bytes more");
-    neighbour.is_unharmed().await;
+    neighbour.unharmed().await;
 }
 
 #[tokio::test]
@@ -309,7 +310,7 @@ async fn data_frames_without_data_end_the_connection() {
     let seen = visitor.flood(100_000, |_| frame(DATA, 0, 1, &[]).repeat(100)).await;
     assert_eq!(seen.goaway, Some(ENHANCE_YOUR_CALM), "{seen:?}");
     assert_eq!(world.floods().await, 1.0);
-    neighbour.is_unharmed().await;
+    neighbour.unharmed().await;
 }
 
 #[tokio::test]
@@ -331,7 +332,7 @@ async fn rapid_resets_end_the_connection_before_they_cost_much() {
         .await;
     assert_eq!(seen.goaway, Some(ENHANCE_YOUR_CALM), "{seen:?}");
     assert_eq!(world.floods().await, 1.0);
-    neighbour.is_unharmed().await;
+    neighbour.unharmed().await;
 }
 
 #[tokio::test]
@@ -356,7 +357,7 @@ async fn resets_of_requests_under_way_end_the_connection_too() {
     assert_eq!(seen.goaway, Some(ENHANCE_YOUR_CALM), "{count}: {seen:?}");
     let reached = world.app.requests();
     assert!(reached < 5_000, "{reached} requests went to the application");
-    world.is_idle().await;
+    world.idle().await;
 }
 
 #[tokio::test]
@@ -396,7 +397,7 @@ async fn a_stream_that_we_are_made_to_reset_is_given_up_at_the_application() {
         .unwrap_or_else(|error| panic!("{name}: {error}"));
         assert!(visitor.send(&mistake).await, "{name}");
         visitor.wait(name, |seen| seen.resets.len() > number).await;
-        world.is_idle().await;
+        world.idle().await;
     }
 }
 
@@ -436,7 +437,7 @@ async fn heads_without_end_end_the_connection_in_bounded_memory() {
     assert!(world.floods().await >= 2.0, "{}", world.floods().await);
     let grown = world.memory().await - before;
     assert!(grown < 16e6, "{grown} bytes more");
-    neighbour.is_unharmed().await;
+    neighbour.unharmed().await;
 }
 
 #[tokio::test]
@@ -459,7 +460,7 @@ async fn a_small_head_that_unpacks_to_a_large_one_is_refused_in_bounded_memory()
     }
     let grown = world.memory().await - before;
     assert!(grown < 16e6, "{grown} bytes more");
-    neighbour.is_unharmed().await;
+    neighbour.unharmed().await;
 }
 
 #[tokio::test]
@@ -550,7 +551,7 @@ async fn who_takes_nothing_costs_bounded_memory_and_is_let_go() {
     // A stream may keep 64 KiB of its answer here and a buffer to read it into.
     assert!(most - before < 1000.0 * 250e3, "{} MB more", (most - before) / 1e6);
     drop(stuck);
-    neighbour.is_unharmed().await;
+    neighbour.unharmed().await;
 }
 
 #[tokio::test]
