@@ -224,3 +224,6 @@ fn load(tls: &PoolTls, now: SystemTime) -> Result<Spoken, Vec<Wrong>> {
     config.alpn_protocols = vec![ALPN.to_vec()];
     Ok(Spoken { config: Arc::new(config), server_name })
 }
+
+#[cfg(test)]
+mod tests;
