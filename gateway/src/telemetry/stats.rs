@@ -184,7 +184,7 @@ pub struct ListenerShard {
     pub http2_floods: Counter,
     /// Handshakes of an https listener: [`HANDSHAKES`].
     pub handshakes: [Counter; HANDSHAKES.len()],
-    /// Clients that weren't let in for their certificate: [`UNWELCOME`](crate::tls::client::UNWELCOME).
+    /// Clients that weren't let in for their certificate: [`UNWELCOME`].
     pub clients_refused: [Counter; UNWELCOME.len()],
     /// Clients whose connection was cut, since their certificate isn't good any more.
     pub clients_cut: [Counter; UNWELCOME.len()],
