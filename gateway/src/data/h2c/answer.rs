@@ -282,7 +282,9 @@ fn fields(out: &mut Vec<u8>, fields: &HeaderMap, wanted: impl Fn(&HeaderName) ->
 fn may_be_trailer(name: &HeaderName) -> bool {
     let name = name.as_str();
     let is_forbidden = |name: &[u8]| Known::of(name).is_forbidden_in_trailers();
-    !is_forbidden(name.as_bytes()) && !(name.contains('_') && is_forbidden(name.replace('_', "-").as_bytes()))
+    // Applications that turn fields into variables read both as the same.
+    let folded = name.replace('_', "-");
+    !(is_forbidden(name.as_bytes()) || is_forbidden(folded.as_bytes()))
 }
 
 fn write_to(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) {
