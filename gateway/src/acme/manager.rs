@@ -37,6 +37,10 @@ const LOOK: Duration = Duration::from_secs(5);
 const LOOK_FOR: Duration = Duration::from_millis(500);
 /// Configuration and tunnels are looked at once in this time at most.
 const FOLLOW: Duration = Duration::from_millis(100);
+/// Names asked for in vain that are looked at together.
+const MOST_WISHES: usize = 128;
+/// Shortest sleep, whatever there is to do.
+const NAP: Duration = Duration::from_millis(10);
 /// Longest pause before anything is ordered after the authority said that it is too much.
 const PAUSE: Duration = Duration::from_secs(60);
 /// An order is given up after that time.
@@ -84,11 +88,17 @@ pub async fn run(parts: Parts, inbox: Inbox) {
     };
     let changed = Arc::clone(&manager.parts.acme.changed);
     manager.follow().await;
+    let (mut batch, mut hear_at) = (Vec::new(), Instant::now());
     loop {
-        let wake = manager.wake();
+        let hears = Instant::now() >= hear_at;
+        let wake = if hears { manager.wake() } else { manager.wake().min(hear_at) };
         tokio::select! {
             () = changed.notified() => manager.changed().await,
-            Some(name) = wishes.recv() => manager.wish(&name),
+            // Strangers may ask for any number of names: they cost a look every so often, not one each.
+            _ = wishes.recv_many(&mut batch, MOST_WISHES), if hears => {
+                batch.drain(..).for_each(|name| manager.wish(&name));
+                hear_at = Instant::now() + FOLLOW;
+            }
             Some(question) = questions.recv() => manager.answer(question),
             Some(ended) = manager.orders.join_next(), if !manager.orders.is_empty() => match ended {
                 Ok((name, ended)) => manager.ended(&name, ended),
@@ -303,12 +313,20 @@ impl Manager {
         if self.authority.is_none() {
             return far.min(self.look_at.max(now.0 + LOOK));
         }
-        let full = self.ordering() >= MOST_ORDERS;
+        // Where there is no room, the end of a task wakes us.
+        let (full, busy) = (self.ordering() >= MOST_ORDERS, self.orders.len() >= MOST_ORDERS);
         let each = self.names.iter().filter(|(_, state)| state.work.is_none()).map(|(name, state)| {
-            let order = if full { far } else { self.order_at(name, state, now).unwrap_or(far) };
-            order.min(state.ask_at.unwrap_or(far))
+            let order = if full { None } else { self.order_at(name, state, now) };
+            let ask = if busy { None } else { self.ask_at(name, state) };
+            order.unwrap_or(far).min(ask.unwrap_or(far))
         });
-        each.min().unwrap_or(far).min(self.look_at).max(now.0)
+        let next = if self.parts.board.load().draining { None } else { each.min() };
+        next.unwrap_or(far).min(far).min(self.look_at).max(now.0 + NAP)
+    }
+
+    /// When the authority is asked what it thinks of renewing this name's certificate.
+    fn ask_at(&self, name: &Arc<str>, state: &State) -> Option<Instant> {
+        state.ask_at.filter(|_| self.wanted.contains_key(name))
     }
 
     /// When a certificate is ordered for this name.
@@ -352,9 +370,7 @@ impl Manager {
         for (name, state) in self.names.iter().filter(|(_, state)| state.work.is_none()) {
             match self.order_at(name, state, now) {
                 Some(at) if at <= now.0 => due.push((state.not_before, !state.asked, Arc::clone(name))),
-                _ if state.ask_at.is_some_and(|at| at <= now.0) && self.wanted.contains_key(name) => {
-                    ask.push(Arc::clone(name));
-                }
+                _ if self.ask_at(name, state).is_some_and(|at| at <= now.0) => ask.push(Arc::clone(name)),
                 _ => {}
             }
         }

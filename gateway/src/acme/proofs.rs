@@ -16,8 +16,9 @@ use tokio::{
 /// Where authorities look for proofs (RFC 8555 §8.3).
 pub const PREFIX: &[u8] = b"/.well-known/acme-challenge/";
 
-/// After a name: the key of its proof by tls-alpn-01.
-pub const ALPN: &str = ".alpn";
+/// After a name: the key of its proof by tls-alpn-01. Short: the longest name and this are the longest name of a file. Tokens
+/// have no dot.
+pub const ALPN: &str = ".a";
 
 /// Longest wait for the storage to say whether a token is another gateway's.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -27,7 +28,7 @@ const QUESTIONS: usize = 32;
 /// A question whether another gateway knows a proof.
 #[derive(Debug)]
 pub struct Question {
-    /// The token, or the name and `.alpn`.
+    /// The token, or the name and [`ALPN`].
     pub key: String,
     /// Where the answer goes.
     pub answer: oneshot::Sender<Option<Arc<str>>>,

@@ -5,7 +5,7 @@
 //!                   certificates/NAME     chain and key of a name, with what is known of it (JSON)
 //!                   locks/NAME            who orders it now, and until when that holds
 //!                   proofs/TOKEN          answer of http-01, so that any gateway can give it
-//!                   proofs/NAME.alpn      the same for tls-alpn-01
+//!                   proofs/NAME.a         the same for tls-alpn-01
 //! ```
 //!
 //! AUTHORITY is made of the directory's address: certificates of a test authority never pass for others. Files appear whole or not at
@@ -163,7 +163,7 @@ impl Storage {
         ignore_missing(fs::remove_file(self.of_certificate(name)))
     }
 
-    /// What proves a name, by its token, or by the name and `.alpn`; `None` = no such proof is under way.
+    /// What proves a name, by its token, or by the name and `.a`; `None` = no such proof is under way.
     #[must_use]
     pub fn proof(&self, key: &str) -> Option<String> {
         if !is_safe(key) {
@@ -337,7 +337,7 @@ fn slug(directory: &str) -> String {
 
 /// Whether it can be the name of a file and of nothing else.
 fn is_safe(key: &str) -> bool {
-    (1..=253 + 5).contains(&key.len())
+    (1..=255).contains(&key.len())
         && !key.starts_with('.')
         && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
         && !key.contains("..")

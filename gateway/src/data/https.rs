@@ -73,6 +73,10 @@ pub async fn serve(connection: Connection, mut socket: TcpStream) {
         Ok(Err(_)) => return count(&worker, &listener, Handshake::Gone),
         Err(Elapsed) => return count(&worker, &listener, Handshake::Slow),
     };
+    if stream.session().alpn_protocol() == Some(ACME_TLS_ALPN) {
+        // An authority that has seen what it wanted (RFC 8737 §3).
+        return count(&worker, &listener, Handshake::Full);
+    }
     match client::introduced(stream.session().peer_certificates(), tls, gate.as_ref()) {
         Ok(None) => {}
         Ok(Some(client)) => connection.has_shown(client),
@@ -83,9 +87,6 @@ pub async fn serve(connection: Connection, mut socket: TcpStream) {
     }
     let resumed = stream.session().handshake_kind() == Some(rustls::HandshakeKind::Resumed);
     count(&worker, &listener, if resumed { Handshake::Resumed } else { Handshake::Full });
-    if stream.session().alpn_protocol() == Some(ACME_TLS_ALPN) {
-        return; // an authority that has seen what it wanted (RFC 8737 §3)
-    }
     let http2 = stream.session().alpn_protocol() == Some(b"h2");
     match listener.http2.as_ref().filter(|_| http2) {
         Some(settings) => Box::pin(h2::serve(connection, stream.into(), Buffer::default(), settings)).await,

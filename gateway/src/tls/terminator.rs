@@ -75,6 +75,8 @@ impl Settings {
 pub struct Terminator {
     in_force: ArcSwap<InForce>,
     certificates: Arc<Certificates>,
+    /// What authorities that look for a proof are answered with: they have no certificate of their own to show.
+    proof: Arc<ServerConfig>,
     /// The keys of tickets, which rotate every 6 hours and live for 12. One for the life of the listener, so that a session
     /// can be resumed with another thread, and after a reload.
     ticketer: Arc<dyn ProducesTickets>,
@@ -119,8 +121,15 @@ impl Terminator {
     pub fn new(settings: &Settings, names: Names, more: Arc<More>) -> Result<Self, rustls::Error> {
         let certificates = Arc::new(Certificates { names: ArcSwap::from_pointee(names), more });
         let ticketer = Ticketer::new()?;
-        let server = server(settings, &certificates, &ticketer)?;
-        Ok(Self { in_force: ArcSwap::new(server), certificates, ticketer })
+        let proof = Settings {
+            alpn: vec![ACME_TLS_ALPN.to_vec()],
+            min_version: TlsVersion::V1_2,
+            tickets: false,
+            client: None,
+        };
+        let proof = Arc::clone(&server(&proof, &certificates, &ticketer)?.server);
+        let in_force = ArcSwap::new(server(settings, &certificates, &ticketer)?);
+        Ok(Self { in_force, certificates, proof, ticketer })
     }
 
     /// What these settings come to here, for [`Self::put`].
@@ -175,7 +184,10 @@ impl Terminator {
         if !certificates.names.load().takes_everyone() && certificates.choose(hello).is_none() {
             return Err(Refused);
         }
-        Ok(self.server_config())
+        let server = self.server_config();
+        let by_acme = || server.alpn_protocols.iter().any(|protocol| protocol == ACME_TLS_ALPN);
+        // Nothing is said on such a connection but the handshake, so nobody gets past the check of clients by it.
+        Ok(if is_challenge(hello) && by_acme() { Arc::clone(&self.proof) } else { server })
     }
 
     /// The name that an authority wants to see proved, and where to look for the proof, if it isn't known here.

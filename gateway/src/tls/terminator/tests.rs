@@ -217,6 +217,21 @@ fn an_authority_that_looks_for_its_proof_gets_that_and_others_do_not() {
     assert_ne!(other, proof.certified.cert[0], "others may offer it beside what they speak");
     assert!(leaf(&[ACME_TLS_ALPN], "b.test").is_err(), "no proof is under way");
     assert_eq!(leaf(&[b"http/1.1"], "late.test").as_ref(), Ok(&late.certified.cert[0]));
+
+    // Authorities have no certificate to show, wherever visitors must.
+    let trust = world.authority.path("ca.pem");
+    std::fs::write(&trust, world.authority.issuer.pem()).unwrap();
+    let (mode, crl, allow) = (ClientAuthMode::Required, Vec::new(), Vec::new());
+    let auth = ClientAuth { mode, trust: vec![trust], crl, allow };
+    let gate = client::load(&auth, &provider(), std::time::SystemTime::now()).unwrap().gate;
+    let strict = settings(|listener| listener.tls.as_mut().unwrap().acme = true);
+    let strict = Settings { client: Some(gate), ..strict };
+    world.terminator.put(world.terminator.prepare(&strict).unwrap());
+    assert_eq!(leaf(&[ACME_TLS_ALPN], "a.test").as_ref(), Ok(&proof.certified.cert[0]));
+    assert!(leaf(&[b"http/1.1"], "a.test").is_err(), "a visitor without a certificate");
+    let off = Settings { client: strict.client.clone(), ..settings(|_| {}) };
+    world.terminator.put(world.terminator.prepare(&off).unwrap());
+    assert!(leaf(&[ACME_TLS_ALPN], "a.test").is_err(), "a listener without acme");
 }
 
 #[test]
