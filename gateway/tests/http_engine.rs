@@ -35,9 +35,9 @@ async fn a_request_goes_on_with_the_visitors_host_and_true_forwarding_fields() {
         ("x-real-ip", None),
         ("x-drop", None),
         ("keep-alive", None),
-        ("te", None),
+        ("te", Some("trailers")),
         ("proxy-connection", None),
-        ("connection", None),
+        ("connection", Some("TE")),
     ] {
         assert_eq!(field(&seen, name), value, "{name} in\n{seen}");
     }

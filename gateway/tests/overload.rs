@@ -197,7 +197,8 @@ async fn running_out_of_descriptors_neither_crashes_nor_spins_and_the_admin_port
     tokio::time::sleep(Duration::from_secs(1)).await; // a second of exhaustion, to see what it costs
     let (ticks, took) = (cpu_ticks(pid) - before, begun.elapsed());
     println!("{} of 400 served, {ticks} ticks of CPU in {took:?}", served.load(Relaxed));
-    assert!(served.load(Relaxed) >= 50, "{}", gateway.log());
+    // A quarter of 256 is left for endpoints, less 8 visitors of each worker who are being told.
+    assert!(served.load(Relaxed) >= 48 - 8, "{}", gateway.log());
     assert!(ticks < 100, "it spins: {ticks} ticks in {took:?}");
     drop(held);
     until("service again", SOON, async || {
