@@ -88,6 +88,9 @@ struct Line<'a> {
     pool: Option<&'a str>,
     endpoint: Option<&'a str>,
     attempts: u32,
+    /// How gRPC says that it went.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    grpc_status: Option<u8>,
     /// Whose certificate the visitor has shown.
     #[serde(skip_serializing_if = "Option::is_none")]
     client: Option<&'a str>,
@@ -240,6 +243,7 @@ pub fn write(
         pool: split.map(|split| &*split.pool.name),
         endpoint,
         attempts: report.attempts,
+        grpc_status: report.grpc_status,
         client: connection.client().map(|client| &*client.name),
         pick: (report.attempts > 0).then(|| report.why.reason.label()),
         among: (report.attempts > 0).then(|| report.why.among.label()),

@@ -16,6 +16,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct About<'a> {
     /// Why.
     pub refusal: Refusal,
+    /// The status in gRPC, where the request is one of it: the answer is a head alone then, and says 200.
+    pub grpc: Option<u8>,
     /// Host asked for, lower case; empty when unknown.
     pub host: &'a str,
     /// Route and pool that were chosen, empty when none.
@@ -40,6 +42,7 @@ impl About<'_> {
     pub fn unrouted(refusal: Refusal, request_id: u64) -> Self {
         Self {
             refusal,
+            grpc: None,
             host: "",
             route: "",
             pool: "",
@@ -100,6 +103,9 @@ fn log(connection: &Connection, listener: &Listener, about: About<'_>) {
 #[must_use]
 pub fn render(about: About<'_>) -> Vec<u8> {
     let refusal = about.refusal;
+    if let Some(status) = about.grpc {
+        return render_grpc(about, status);
+    }
     let reason = reason(refusal.status());
     let host = if about.host.is_empty() { String::new() } else { format!("host: {}\n", about.host) };
     let body = format!(
@@ -141,6 +147,29 @@ pub fn render(about: About<'_>) -> Vec<u8> {
     out
 }
 
+/// As gRPC wants it: how it went is in the head, and there is nothing else.
+fn render_grpc(about: About<'_>, status: u8) -> Vec<u8> {
+    let refusal = about.refusal;
+    let mut out = Vec::with_capacity(512);
+    let head = write!(
+        out,
+        "HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\nContent-Length: 0\r\ngrpc-status: {status}\r\n\
+         grpc-message: {} (frp-gateway: {}, request id {:016x})\r\n{OWN_ANSWER}: {}\r\nx-request-id: {:016x}\r\n",
+        refusal.explanation(),
+        refusal.label(),
+        about.request_id,
+        refusal.label(),
+        about.request_id,
+    );
+    head.expect("writing to a Vec cannot fail");
+    out.extend_from_slice(about.fields);
+    if !about.keep_alive {
+        out.extend_from_slice(b"Connection: close\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+    out
+}
+
 fn reason(status: u16) -> &'static str {
     match status {
         400 => "Bad Request",
@@ -170,6 +199,7 @@ mod tests {
     fn an_own_answer_names_its_class_and_request_id_and_its_length_is_true() {
         let about = About {
             refusal: Refusal::TunnelAway,
+            grpc: None,
             host: "app.test",
             route: "r",
             pool: "p",
@@ -188,6 +218,16 @@ mod tests {
         assert!(body.contains("app.test") && body.contains("0000000000000abc"), "{body}");
         let head_only = render(About { head_only: true, ..about });
         assert!(head_only.ends_with(b"\r\n\r\n"), "an answer to HEAD has no body");
+    }
+
+    #[test]
+    fn grpc_reads_a_refusal_in_the_head() {
+        let about = About { grpc: Some(14), ..About::unrouted(Refusal::TunnelAway, 0xabc) };
+        let text = String::from_utf8(render(about)).expect("ascii");
+        assert!(text.starts_with("HTTP/1.1 200 OK\r\nContent-Type: application/grpc\r\n"), "{text}");
+        assert!(text.contains("\r\ngrpc-status: 14\r\n"), "{text}");
+        assert!(text.contains("\r\nx-frp-gateway: tunnel_away\r\n"), "{text}");
+        assert!(text.contains("\r\nContent-Length: 0\r\n") && text.ends_with("\r\n\r\n"), "{text}");
     }
 
     #[test]

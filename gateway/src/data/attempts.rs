@@ -20,6 +20,7 @@ use super::{
     exchange::{Body, Report, Request, Scratch, Stop},
     headers,
     hold::{self, Away},
+    io::earlier,
     line::{self, Chosen},
     pick::{self, Keep, Knowledge},
     reason::{Among, Because, Why},
@@ -49,6 +50,7 @@ pub async fn serve(
     let worker = &*request.connection.worker;
     let pool = &*request.split.pool;
     let deadline = request.route.timeout.map(|timeout| request.begun + timeout);
+    let deadline = earlier(deadline, request.expires);
     scratch.tried.clear();
     scratch.holders.clear();
     // Whoever is in a pool of tunnels has the tunnel.

@@ -84,6 +84,8 @@ pub struct Request<'a> {
     pub listener: &'a Listener,
     /// When its head was complete.
     pub begun: Instant,
+    /// When the visitor won't wait any longer, as it said (`grpc-timeout`).
+    pub expires: Option<Instant>,
     /// What the route decided.
     pub route: &'a Route,
     /// The pool it goes to.
@@ -109,6 +111,8 @@ pub struct Report {
     pub why: Why,
     /// Attempts made.
     pub attempts: u32,
+    /// How gRPC says that it went.
+    pub grpc_status: Option<u8>,
     /// Class of an own answer.
     pub refusal: Option<Refusal>,
     /// Id given in an own answer.

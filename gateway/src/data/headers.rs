@@ -171,7 +171,8 @@ pub fn request(out: &mut Vec<u8>, head: &RequestHead, wire: &[u8], onward: Onwar
 }
 
 /// Whether a `TE` field says that trailers are welcome.
-fn wants_trailers(value: &[u8]) -> bool {
+#[must_use]
+pub fn wants_trailers(value: &[u8]) -> bool {
     value.split(|byte| *byte == b',').any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }
 

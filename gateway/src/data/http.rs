@@ -12,9 +12,9 @@ use super::{
     buffer::{Buffer, LARGE, SMALL},
     connection::{Connection, Next},
     exchange::{Body, Report, Request, Scratch, Stop},
-    headers,
+    grpc, headers,
     hold::{Away, Hold, Line, Waited},
-    io::{Elapsed, until},
+    io::{Elapsed, earlier, until},
     line, proof, redirect,
     relay::{Framing, Relay},
     stream::Stream,
@@ -57,9 +57,11 @@ pub async fn exchange(
     let mut inbound = Inbound {
         body: Body { at_hand: 0, upload: None },
         begun,
+        expires: None,
         hold: Hold::default(),
         half_closed: Cell::new(false),
     };
+    inbound.expires = grpc::timeout(&scratch.request, buffer.filled()).map(|timeout| begun + timeout);
     let mut report = Report::default();
     let refused = match plan_body(&scratch.request, buffer, listener) {
         Ok(body) => {
@@ -140,6 +142,7 @@ async fn prove(
 struct Inbound {
     body: Body,
     begun: Instant,
+    expires: Option<Instant>,
     hold: Hold,
     half_closed: Cell<bool>,
 }
@@ -157,8 +160,8 @@ async fn round(
     report: &mut Report,
 ) -> Option<Next> {
     let worker = &*connection.worker;
-    let Inbound { body, begun, hold, half_closed } = inbound;
-    let begun = *begun;
+    let Inbound { body, begun, expires, hold, half_closed } = inbound;
+    let (begun, expires) = (*begun, *expires);
     scratch.host.clear();
     let (mut route, mut split, mut waits_under) = (None, None, None);
     // 2b. As many as the listener may have at once.
@@ -193,6 +196,7 @@ async fn round(
                 snapshot,
                 listener,
                 begun,
+                expires,
                 route: found,
                 split: chosen,
                 scope,
@@ -210,7 +214,7 @@ async fn round(
                 rules: split.map_or(snapshot.tunnels.hold, |split| split.pool.hold),
                 pool: split.map(|split| &*split.pool),
                 stats: split.map_or(&snapshot.tunnel_stats.pool, |split| &split.pool.stats),
-                deadline: timeout.map(|timeout| begun + timeout),
+                deadline: earlier(timeout.map(|timeout| begun + timeout), expires),
                 request_begun: begun,
                 half_closed,
                 scope: waits_under,
@@ -240,8 +244,13 @@ async fn round(
                 && body.is_over()
                 && scratch.request.keep_alive
                 && !connection.presence.closing.get();
+            let grpc = grpc::is_grpc(&scratch.request, buffer.filled()).then(|| match expires {
+                Some(expires) if Instant::now() >= expires => grpc::DEADLINE_EXCEEDED,
+                Some(_) | None => grpc::status_of(refusal),
+            });
             let about = About {
                 refusal,
+                grpc,
                 host: &scratch.host,
                 route: route.map_or("", |route: &Route| &route.name),
                 pool: split.map_or("", |split: &Split| &split.pool.name),
@@ -252,7 +261,8 @@ async fn round(
                     .map_or(&[], |route| hsts(connection, listener, route, buffer, &scratch.request)),
                 request_id: new_id(worker),
             };
-            (report.status, report.refusal) = (refusal.status(), Some(refusal));
+            (report.status, report.refusal) = (grpc.map_or(refusal.status(), |_| 200), Some(refusal));
+            report.grpc_status = grpc;
             report.request_id = Some(about.request_id);
             match answer::send(connection, listener, stream, about).await {
                 true if keep_alive => Next::KeepAlive,

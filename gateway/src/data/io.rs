@@ -21,6 +21,15 @@ pub async fn until<F: Future>(deadline: Option<Instant>, wait: F) -> Result<F::O
     }
 }
 
+/// The earlier of two deadlines, if there is any.
+#[must_use]
+pub fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
 /// A deadline passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Elapsed;

@@ -20,6 +20,7 @@ pub mod exchange;
 pub mod explain;
 pub mod frames;
 pub mod frp;
+pub mod grpc;
 pub mod h2;
 pub mod h2c;
 pub mod headers;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lb_algos::Tick;
 
-use super::{attempt::Attempt, pick, worker::Worker};
+use super::{attempt::Attempt, grpc, pick, worker::Worker};
 use crate::{
     clock,
     http1::ResponseHead,
@@ -17,7 +17,7 @@ const LONGEST_BACK_OFF: Duration = Duration::from_secs(60);
 /// A response head came. `sent_at`: when the request had been sent.
 pub fn answered(attempt: &Attempt<'_>, response: &ResponseHead, wire: &[u8], sent_at: Tick) {
     let now = clock::now();
-    let outcome = Outcome::of_status(response.status);
+    let outcome = Outcome::of_status(grpc::as_http(response, wire));
     learn(attempt, outcome, now.since(sent_at), now);
     if response.status == 503
         && let Some(wait) = retry_after(response, wire)

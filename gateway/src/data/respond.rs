@@ -85,6 +85,7 @@ pub async fn run(
         },
     );
     (report.status, report.member) = (response.status, Some(attempt.index));
+    report.grpc_status = answer.link.stream.grpc_status();
     // The head and what came with it leave in one write.
     let (mut from_visitor, mut to_visitor) = visitor.split();
     let mut sent = 0;
@@ -132,6 +133,7 @@ pub async fn run(
         })
         .await;
         report.bytes += download.read();
+        report.grpc_status = answer.link.stream.grpc_status();
         match flow {
             // The visitor has been told by the last words; the endpoint broke all the same.
             Ok(Flow::Whole) if answer.link.stream.is_mended() => remember_cut(attempt),

@@ -57,6 +57,11 @@ pub trait Conversation: AsyncRead + AsyncWrite + Unpin + fmt::Debug {
     fn is_mended(&self) -> bool {
         false
     }
+
+    /// How gRPC says that what was read went.
+    fn grpc_status(&self) -> Option<u8> {
+        None
+    }
 }
 
 impl From<TcpStream> for Stream {
@@ -164,6 +169,15 @@ impl Stream {
         match self {
             Self::Plain(_) | Self::Tls(_) => false,
             Self::Shared(stream) => stream.borrow().is_mended(),
+        }
+    }
+
+    /// How gRPC says that what was read went, as far as it is known.
+    #[must_use]
+    pub fn grpc_status(&self) -> Option<u8> {
+        match self {
+            Self::Plain(_) | Self::Tls(_) => None,
+            Self::Shared(stream) => stream.borrow().grpc_status(),
         }
     }
 

@@ -14,7 +14,7 @@ use super::{
     exchange::{Body, Report, Scratch, Stop},
     h2c::{Untouched, untouched},
     hedge::{self, Lead, Rival},
-    io::{Elapsed, until, write_both},
+    io::{Elapsed, earlier, until, write_both},
     outcome,
     relay::RelayError,
     stream::{ReadSide, Stream, WriteSide},
@@ -144,7 +144,7 @@ impl<'a> Wait<'a> {
             let (mut from_endpoint, mut to_endpoint) = self.upstream.link.stream.split();
             let before = self.progress.moved;
             let limit = self.deadline.or_else(|| stall(request.listener).filter(|_| !self.progress.sent));
-            let limit = earlier(limit, self.hedge_at);
+            let limit = earlier(earlier(limit, self.hedge_at), request.expires);
             // While a body flows, how long it may stand still is reckoned from here: no look in between.
             let look = (self.deadline.is_some() || self.progress.sent).then(|| Instant::now() + LOOK);
             let event = until(
@@ -202,6 +202,12 @@ impl<'a> Wait<'a> {
                 Ok(Event::Ended) => Failure::ClosedEarly,
                 // Whatever is still to come would come from an frps that is frozen.
                 Err(Elapsed) if self.attempt.member.endpoint.is_frozen() => Failure::Reset,
+                // The visitor said how long it waits. That is its own affair: it says little of the endpoint.
+                Err(Elapsed) if request.expires.is_some_and(|expires| Instant::now() >= expires) => {
+                    outcome::at_least(&self.attempt, self.progress.sent_at);
+                    let late = Stop::Refused(Refusal::UpstreamTimeout, "grpc-timeout");
+                    return Err(Broken::Stopped(late));
+                }
                 Err(Elapsed) if limit.is_none_or(|limit| Instant::now() < limit) => continue,
                 Err(Elapsed) if self.hedge_at.is_some_and(|at| Instant::now() >= at) => {
                     self.hedge_at = None;
@@ -334,13 +340,6 @@ impl<'a> Wait<'a> {
 
     fn per_try(&self, now: Instant) -> Option<Instant> {
         self.attempt.request.split.pool.retry.per_try_timeout.map(|timeout| now + timeout)
-    }
-}
-
-fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
-    match (one, other) {
-        (Some(one), Some(other)) => Some(one.min(other)),
-        (one, other) => one.or(other),
     }
 }
 

@@ -2,19 +2,26 @@
 
 use std::{
     io::{self, Write as _},
+    pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::{Buf as _, Bytes};
 use h2::{RecvStream, client::ResponseFuture};
 use http::{HeaderMap, HeaderName, StatusCode, header, response::Parts};
-use tokio::io::ReadBuf;
+use tokio::{
+    io::ReadBuf,
+    time::{Sleep, sleep},
+};
 
 use super::to_io;
-use crate::http1::Known;
+use crate::{data::grpc, http1::Known};
 
 /// Told to a visitor of gRPC whose endpoint broke in the middle of an answer.
 const CUT: &[u8] = b"0\r\ngrpc-status: 14\r\ngrpc-message: the endpoint broke the connection\r\n\r\n";
+/// Told to one whose own deadline passes in the middle of an answer.
+const LATE: &[u8] = b"0\r\ngrpc-status: 4\r\ngrpc-message: the deadline passed\r\n\r\n";
 
 /// An answer on its way.
 #[derive(Debug)]
@@ -28,6 +35,8 @@ pub struct Answer {
     failed: Option<io::Error>,
     head_only: bool,
     websocket: Option<String>,
+    expires: Option<Pin<Box<Sleep>>>,
+    grpc_status: Option<u8>,
     /// It broke, and was ended in the words of gRPC.
     mended: bool,
 }
@@ -49,18 +58,31 @@ enum Framing {
     Chunked { grpc: bool },
 }
 
+/// What there is to know of the request.
+#[derive(Debug)]
+pub struct Asked {
+    /// Its answer has no body.
+    pub head_only: bool,
+    /// It asks for a WebSocket: `Sec-WebSocket-Accept` of the answer that grants it.
+    pub websocket: Option<String>,
+    /// How long gRPC gives it.
+    pub timeout: Option<Duration>,
+}
+
 impl Answer {
     /// The answer to a request that was sent.
     #[must_use]
-    pub fn new(response: ResponseFuture, head_only: bool, websocket: Option<String>) -> Self {
+    pub fn new(response: ResponseFuture, asked: Asked) -> Self {
         Self {
             state: State::Waiting(response),
             rendered: Vec::new(),
             at: 0,
             piece: Bytes::new(),
             failed: None,
-            head_only,
-            websocket,
+            head_only: asked.head_only,
+            websocket: asked.websocket,
+            expires: asked.timeout.map(|timeout| Box::pin(sleep(timeout))),
+            grpc_status: None,
             mended: false,
         }
     }
@@ -69,6 +91,12 @@ impl Answer {
     #[must_use]
     pub const fn is_mended(&self) -> bool {
         self.mended
+    }
+
+    /// How gRPC says that it went, as soon as that is known.
+    #[must_use]
+    pub const fn grpc_status(&self) -> Option<u8> {
+        self.grpc_status
     }
 
     /// Reads; nothing = it is over.
@@ -143,6 +171,9 @@ impl Answer {
             self.state = State::Over;
             return Poll::Ready(Err(error));
         }
+        if self.is_late(cx) {
+            return Poll::Ready(Ok(true));
+        }
         loop {
             match &mut self.state {
                 State::Waiting(response) => {
@@ -153,7 +184,7 @@ impl Answer {
                         self.rendered.extend_from_slice(b"\r\n");
                         return Poll::Ready(Ok(true));
                     }
-                    let answer = match ready!(std::pin::Pin::new(response).poll(cx)) {
+                    let answer = match ready!(Pin::new(response).poll(cx)) {
                         Ok(answer) => answer,
                         Err(error) => {
                             self.state = State::Over;
@@ -190,6 +221,7 @@ impl Answer {
                         Ok(trailers) => {
                             self.rendered.extend_from_slice(b"0\r\n");
                             if let Some(trailers) = trailers {
+                                self.grpc_status = grpc_status(&trailers);
                                 fields(&mut self.rendered, &trailers, may_be_trailer);
                             }
                             self.rendered.extend_from_slice(b"\r\n");
@@ -205,6 +237,23 @@ impl Answer {
         }
     }
 
+    /// Whether the visitor's own deadline has passed in the middle of an answer of gRPC, which it then ends. Before there is a
+    /// head, whoever waits for one knows the deadline.
+    fn is_late(&mut self, cx: &mut Context<'_>) -> bool {
+        let streaming = matches!(
+            self.state,
+            State::Body { framing: Framing::Chunked { grpc: true }, .. } | State::Trailers(_)
+        );
+        let late =
+            streaming && self.expires.as_mut().is_some_and(|expires| expires.as_mut().poll(cx).is_ready());
+        if late {
+            self.state = State::Over;
+            self.rendered.extend_from_slice(LATE);
+            self.grpc_status = Some(grpc::DEADLINE_EXCEEDED);
+        }
+        late
+    }
+
     /// The answer ends before its end.
     fn broken(&mut self, grpc: bool, error: h2::Error) -> Poll<io::Result<bool>> {
         self.state = State::Over;
@@ -212,6 +261,7 @@ impl Answer {
             return Poll::Ready(Err(to_io(error)));
         }
         self.mended = true;
+        self.grpc_status = Some(grpc::UNAVAILABLE);
         self.rendered.extend_from_slice(CUT);
         Poll::Ready(Ok(true))
     }
@@ -229,6 +279,7 @@ impl Answer {
             return State::Body { from, framing: Framing::Plain };
         }
         status_line(out, head.status);
+        self.grpc_status = grpc_status(&head.headers);
         let bodyless =
             self.head_only || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         let told = head.headers.contains_key(header::CONTENT_LENGTH);
@@ -256,8 +307,11 @@ impl Answer {
 }
 
 fn is_grpc(fields: &HeaderMap) -> bool {
-    let content_type = fields.get(header::CONTENT_TYPE).map(|value| value.as_bytes());
-    content_type.is_some_and(|value| value.to_ascii_lowercase().starts_with(b"application/grpc"))
+    fields.get(header::CONTENT_TYPE).is_some_and(|value| grpc::is_grpc_type(value.as_bytes()))
+}
+
+fn grpc_status(fields: &HeaderMap) -> Option<u8> {
+    fields.get("grpc-status")?.to_str().ok()?.parse().ok()
 }
 
 fn status_line(out: &mut Vec<u8>, status: StatusCode) {

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
     Carrier, Untouched,
-    answer::Answer,
+    answer::{Answer, Asked},
     request::{Framing, translate},
 };
 use crate::{data::stream::Conversation, http1::RequestHead};
@@ -66,7 +66,12 @@ impl Exchange {
                 // Whatever keeps it from being sent, the endpoint hasn't seen it.
                 let (response, up) = sent
                     .map_err(|_ended| io::Error::new(io::ErrorKind::ConnectionRefused, Untouched::Closing))?;
-                let answer = Answer::new(response, translated.head_only, translated.websocket);
+                let asked = Asked {
+                    head_only: translated.head_only,
+                    websocket: translated.websocket,
+                    timeout: translated.timeout,
+                };
+                let answer = Answer::new(response, asked);
                 self.stage = Stage::Open(Box::new(Open { up, framing: translated.framing, answer }));
                 if let Some(reader) = self.reader.take() {
                     reader.wake();
@@ -182,6 +187,13 @@ impl Conversation for Exchange {
 
     fn takes_websockets(&self) -> bool {
         self.carrier.takes_websockets()
+    }
+
+    fn grpc_status(&self) -> Option<u8> {
+        match &self.stage {
+            Stage::Open(open) => open.answer.grpc_status(),
+            Stage::Head(_) => None,
+        }
     }
 
     fn is_mended(&self) -> bool {

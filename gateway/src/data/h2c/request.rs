@@ -3,6 +3,7 @@
 use std::{
     io,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use aws_lc_rs::digest;
@@ -16,6 +17,7 @@ use http::{
 };
 
 use super::to_io;
+use crate::data::{grpc, headers::wants_trailers};
 use crate::http1::{Chunk, ChunkedDecoder, Field, HeadLimits, Known, RequestBody, RequestHead};
 
 /// The request was checked on its way in and has been extended by us since: bounds that it can't reach.
@@ -35,6 +37,8 @@ pub struct Translated {
     pub framing: Framing,
     /// Answers have no body.
     pub head_only: bool,
+    /// How long it may take, as it says (`grpc-timeout`).
+    pub timeout: Option<Duration>,
     /// It asks for a WebSocket: `Sec-WebSocket-Accept` of the answer that grants it.
     pub websocket: Option<String>,
 }
@@ -88,14 +92,15 @@ pub fn translate(head: &mut RequestHead, bytes: &[u8]) -> io::Result<Option<(usi
         RequestBody::Length(length) => Framing::Length(length),
         RequestBody::Chunked => Framing::Chunked(ChunkedDecoder::default()),
     };
-    Ok(Some((head.len, Translated { request, framing, head_only, websocket })))
+    let timeout = grpc::timeout(head, bytes);
+    Ok(Some((head.len, Translated { request, framing, head_only, timeout, websocket })))
 }
 
 /// Adds a field, unless it belongs to HTTP/1 alone (RFC 9113 §8.2.2).
 fn copy(fields: &mut HeaderMap, field: &Field, bytes: &[u8], websocket: bool) -> io::Result<()> {
     if field.known == Known::Te {
         // The only thing that may be said there, and gRPC wants it said.
-        if says_trailers(field.value.of(bytes)) {
+        if wants_trailers(field.value.of(bytes)) {
             fields.insert(TE, HeaderValue::from_static("trailers"));
         }
         return Ok(());
@@ -111,15 +116,6 @@ fn copy(fields: &mut HeaderMap, field: &Field, bytes: &[u8], websocket: bool) ->
     let value = HeaderValue::from_bytes(field.value.of(bytes)).map_err(unsayable)?;
     fields.append(name, value);
     Ok(())
-}
-
-/// Whether a `TE` field says that trailers are understood.
-#[must_use]
-pub fn says_trailers(value: &[u8]) -> bool {
-    value.split(|byte| *byte == b',').any(|one| {
-        let coding = one.split(|byte| *byte == b';').next().unwrap_or_default();
-        coding.trim_ascii().eq_ignore_ascii_case(b"trailers")
-    })
 }
 
 /// `:path`. Bytes that stand in targets only because browsers put them there are escaped (RFC 3986 §2.1), which says the same.
