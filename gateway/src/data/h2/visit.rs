@@ -311,7 +311,8 @@ impl Outbound {
         {
             return Ok(bytes.len());
         }
-        let wire = std::mem::take(&mut self.partial);
+        // One block, which all values share.
+        let wire = Bytes::from(std::mem::take(&mut self.partial));
         let upgraded = head.status == 101 && self.websocket;
         let mut answer = Response::new(());
         answer.headers_mut().reserve(head.fields.len());
@@ -332,7 +333,8 @@ impl Outbound {
                 continue;
             }
             let name = HeaderName::from_bytes(name).map_err(io::Error::other)?;
-            let value = HeaderValue::from_bytes(field.value.of(&wire)).map_err(io::Error::other)?;
+            let value = wire.slice_ref(field.value.of(&wire));
+            let value = HeaderValue::from_maybe_shared(value).map_err(io::Error::other)?;
             answer.headers_mut().append(name, value);
         }
         let taken = head.len - before;
