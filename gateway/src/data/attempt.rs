@@ -124,7 +124,8 @@ pub async fn run<'a>(
                 stats.reuses.inc();
                 Upstream { link, reused: true }
             }
-            None => match connect(attempt).await {
+            // What is seldom done lies on the heap: every exchange is moved with all that it may come to.
+            None => match Box::pin(connect(attempt)).await {
                 Ok(link) => Upstream { link, reused: false },
                 Err(NoLink::Crowded) => return Ending::Crowded,
                 Err(NoLink::Starved) => {
@@ -251,7 +252,8 @@ async fn once<'a>(
                     let whose = &*attempt.member.endpoint;
                     let sides = upgrade::Sides { visitor, endpoint: &mut wait.upstream.link.stream, whose };
                     let asked = (&*head, buffer.filled());
-                    let next = upgrade::run(request, sides, asked, homeward, wait.incoming, report).await;
+                    let relayed = upgrade::run(request, sides, asked, homeward, wait.incoming, report);
+                    let next = Box::pin(relayed).await;
                     return Try::Ended(Ending::Done(next));
                 }
                 101 => return failed(&wait, body, head, Failure::InvalidResponse),
@@ -312,7 +314,7 @@ async fn once<'a>(
                     let deaf = wait.progress.deaf;
                     if let Some(length) = length {
                         // A second attempt under way may still save the request.
-                        match wait.rescue(visitor, buffer, in_flight, report).await {
+                        match Box::pin(wait.rescue(visitor, buffer, in_flight, report)).await {
                             Ok(true) => {
                                 lacks_it(&attempt);
                                 break;

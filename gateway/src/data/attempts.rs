@@ -76,7 +76,7 @@ pub async fn serve(
             Chosen::Full => {
                 let watch = Watch::new(request.begun, request.half_closed);
                 let wait = wait_in_line(request, body, stream, buffer, scratch, key, deadline, watch);
-                let admitted = wait.await?;
+                let admitted = Box::pin(wait).await?;
                 // The wait is not the endpoint's doing.
                 now = clock::now();
                 admitted
@@ -140,7 +140,7 @@ pub async fn serve(
             Ending::Rejected => {
                 drawn += 1;
                 broken = Some((Refusal::UpstreamBroken, "status"));
-                back_off(request, drawn, deadline).await;
+                Box::pin(back_off(request, drawn, deadline)).await;
             }
             Ending::Declined => {
                 drawn += 1;
@@ -149,7 +149,7 @@ pub async fn serve(
                     pool.stats.of(worker.id).exhausted.inc();
                     return Err(Stop::Refused(Refusal::UpstreamBroken, "refused_stream"));
                 }
-                back_off(request, drawn, deadline).await;
+                Box::pin(back_off(request, drawn, deadline)).await;
                 // Where there is nobody else, it may have room a moment later.
                 if !pick::has_other(pool, &scratch.tried, index, clock::now()) {
                     now = clock::now();
@@ -175,7 +175,7 @@ pub async fn serve(
                         Some(_) | None => Stop::Refused(refusal, detail),
                     });
                 }
-                back_off(request, drawn, deadline).await;
+                Box::pin(back_off(request, drawn, deadline)).await;
             }
         }
         if !scratch.tried.contains(&index) {

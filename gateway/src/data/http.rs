@@ -48,7 +48,7 @@ pub async fn exchange(
             Stop::VisitorGone => Next::Close,
             Stop::Refused(refusal, detail) | Stop::Away(Away { refusal, detail, suspect: _ }) => {
                 let about = About { detail, ..About::unrouted(refusal, new_id(worker)) };
-                answer::send(connection, listener, stream, about).await;
+                Box::pin(answer::send(connection, listener, stream, about)).await;
                 Next::Linger
             }
         };
@@ -78,7 +78,8 @@ pub async fn exchange(
     // 2a. Authorities that look for a proof that a name is ours.
     let proved = match refused {
         None if proof::is_asked_for(&scratch.request, buffer.filled()) && inbound.body.is_over() => {
-            prove(connection, (snapshot, listener), stream, (buffer, scratch), begun, &mut report).await
+            Box::pin(prove(connection, (snapshot, listener), stream, (buffer, scratch), begun, &mut report))
+                .await
         }
         _ => None,
     };
@@ -184,7 +185,7 @@ async fn round(
         Ok((found, None, _inside)) => {
             let keep_alive =
                 body.is_over() && scratch.request.keep_alive && !connection.presence.closing.get();
-            Ok(redirect::send(found, stream, (scratch, buffer), keep_alive, report).await)
+            Ok(Box::pin(redirect::send(found, stream, (scratch, buffer), keep_alive, report)).await)
         }
         Ok((found, Some(chosen), _inside)) => {
             split = Some(chosen);
@@ -222,7 +223,7 @@ async fn round(
                     || scratch.request.method.is_idempotent()
                     || !matches!(scratch.request.body, RequestBody::None | RequestBody::Length(0)),
             };
-            let waited = hold.wait(worker, away, line, (body, &mut stream.split().0, buffer)).await;
+            let waited = Box::pin(hold.wait(worker, away, line, (body, &mut stream.split().0, buffer))).await;
             report.held = hold.since();
             match waited {
                 Waited::LookAgain => return None,
@@ -264,7 +265,7 @@ async fn round(
             (report.status, report.refusal) = (grpc.map_or(refusal.status(), |_| 200), Some(refusal));
             report.grpc_status = grpc;
             report.request_id = Some(about.request_id);
-            match answer::send(connection, listener, stream, about).await {
+            match Box::pin(answer::send(connection, listener, stream, about)).await {
                 true if keep_alive => Next::KeepAlive,
                 true => Next::Linger,
                 false => Next::Close,

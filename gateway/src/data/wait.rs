@@ -228,7 +228,7 @@ impl<'a> Wait<'a> {
             };
             // A second attempt under way may still save the request.
             let (first, sent_at, reused) = (self.attempt, self.progress.sent_at, self.upstream.reused);
-            match self.rescue(visitor, buffer, in_flight, report).await {
+            match Box::pin(self.rescue(visitor, buffer, in_flight, report)).await {
                 Ok(true) => {
                     // A kept connection that the other side had closed is nobody's fault.
                     if !reused || failure == Failure::ResponseTimeout {
