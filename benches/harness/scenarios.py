@@ -200,7 +200,7 @@ SCENARIOS = [
     Scenario("idle", "memory of 9,000 idle keep-alive connections after one request each (PSS; no kernel memory)",
              [Metric("kb", "per connection", "KiB", 6, 4, absolute=True, digits=2)], idle),
     Scenario("tls-1k", "HTTP/1.1 over TLS 1.3, keep-alive, 1 KiB answer; 64 connections, proxy on one core",
-             _cpu(0.90, 0.75), bursts, {"load": measure.wrk_tls, "path": "/1k", "without": {"pingora"}}),
+             _cpu(0.90, 0.75), bursts, {"load": measure.wrk_tls, "path": "/1k", "without": {"pingora", "caddy"}}),  # wrk asks for a name that is an address: caddy refuses it
     Scenario("tls-new", "full TLS 1.3 handshakes, P-256, connect and close included; one after the other, proxy on one core",
              _cpu(0.80, 0.60), bursts, {"load": measure.handshakes, "path": "/0", "without": {"pingora"}, "requests_pass": False}),
     Scenario("h2-1k", "HTTP/2 over TLS 1.3, 1 KiB answer; 16 connections of 8 streams, proxy on one core",
