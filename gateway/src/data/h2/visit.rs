@@ -20,6 +20,9 @@ use crate::{
     http1::{Chunk, ChunkedDecoder, HeadLimits, Known, Method, ResponseBody, ResponseHead},
 };
 
+#[cfg(test)]
+mod tests;
+
 /// Bounds of answers' heads: they come from our own request path, which has its own.
 const LIMITS: HeadLimits = HeadLimits { head_bytes: 1 << 20, line_bytes: 64 * 1024, fields: 2000 };
 
@@ -480,7 +483,11 @@ impl Conversation for Visit {
         while !request.ended {
             match ready!(request.body.poll_data(cx)) {
                 Some(Ok(part)) => drop(request.body.flow_control().release_capacity(part.len())),
-                Some(Err(_)) | None => request.ended = true,
+                Some(Err(_)) => request.ended = true,
+                None => {
+                    drop(ready!(request.body.poll_trailers(cx)));
+                    request.ended = true;
+                }
             }
         }
         Poll::Ready(())
@@ -499,10 +506,9 @@ impl Conversation for Visit {
 impl Drop for Visit {
     fn drop(&mut self) {
         match self.answer.state {
-            // The visitor needn't send the rest of a request that has been answered (RFC 9113 §8.1).
-            State::Over if !self.request.body.is_end_stream() && !self.answer.broken => {
-                self.answer.reset(Reason::NO_ERROR);
-            }
+            // The visitor needn't send the rest of a request that has been answered (RFC 9113 §8.1): the h2 crate tells it so
+            // (NO_ERROR) when nobody reads it any more, after the answer. A reset of ours would overtake what of the answer
+            // isn't written yet.
             State::Over => {}
             // Not whole, and it must not look so.
             State::Head | State::Length(_) | State::Chunked(_) | State::Open => {
