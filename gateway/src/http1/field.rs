@@ -4,7 +4,7 @@ use super::{
     error::{HeadError, Stop},
     known::Known,
     span::Span,
-    token::{TOKEN, end_of, end_of_value},
+    token::{TOKEN, end_of, end_of_value, near_colon},
 };
 
 /// One field line.
@@ -32,7 +32,7 @@ pub(super) enum Line {
 /// Reads the line that begins at `at` (RFC 9112 §5). Faults come in the order of their bytes, so a fault found in the
 /// first half of a line is the same when the second half is there.
 pub(super) fn read_line(buffer: &[u8], at: usize) -> Result<Line, Stop> {
-    let colon = end_of(TOKEN, buffer, at);
+    let (colon, known) = name(buffer, at);
     match buffer.get(colon) {
         Some(b':') if colon > at => {}
         Some(b':') => return Err(HeadError::FieldName.into()),
@@ -44,15 +44,26 @@ pub(super) fn read_line(buffer: &[u8], at: usize) -> Result<Line, Stop> {
     }
     let end = end_of_value(buffer, colon + 1);
     let next = line_end(buffer, end, HeadError::ControlByte)?;
-    let name = &buffer[at..colon];
-    let known = Known::of(name);
-    if known == Known::Other && is_lookalike(name) {
+    if known == Known::Other && is_lookalike(&buffer[at..colon]) {
         return Err(HeadError::LookalikeName.into());
     }
     Ok(Line::Field(
         Field { name: Span::new(at, colon), value: trim(buffer, colon + 1, end), known, hop: known.is_hop() },
         next,
     ))
+}
+
+/// Where the name that begins at `at` ends, and which it is. A name that is known needs no look at each of its bytes.
+fn name(buffer: &[u8], at: usize) -> (usize, Known) {
+    let near = near_colon(buffer, at).map(|colon| (colon, Known::of(&buffer[at..colon])));
+    match near {
+        Some((colon, known)) if known != Known::Other => (colon, known),
+        Some(_) => (end_of(TOKEN, buffer, at), Known::Other),
+        None => {
+            let colon = end_of(TOKEN, buffer, at);
+            (colon, Known::of(&buffer[at..colon]))
+        }
+    }
 }
 
 /// Checks that a line ends at `at`; returns where the next one begins. `other` = what another visible byte means there.

@@ -78,55 +78,117 @@ pub enum Known {
     Http2Settings,
 }
 
+/// A name of at most 16 bytes in lower case, as two words that may overlap: the first eight bytes and the last eight.
+/// Names of equal length are equal if their keys are.
+type Key = (u64, u64);
+
+const fn key(name: &[u8]) -> Key {
+    if let (Some(head), Some(tail)) = (name.first_chunk(), name.last_chunk()) {
+        return (lower(u64::from_le_bytes(*head)), lower(u64::from_le_bytes(*tail)));
+    }
+    if let (Some(head), Some(tail)) = (name.first_chunk(), name.last_chunk()) {
+        let (head, tail) = (u32::from_le_bytes(*head), u32::from_le_bytes(*tail));
+        return (lower(head as u64), lower(tail as u64));
+    }
+    let mut word = 0;
+    let mut rest = name;
+    while let [byte, others @ ..] = rest {
+        word = word << 8 | *byte as u64;
+        rest = others;
+    }
+    (lower(word), 0)
+}
+
+/// Eight bytes, the capital letters of ASCII among them in lower case.
+const fn lower(word: u64) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const TOPS: u64 = ONES << 7;
+    // With the top bits out of the way, sums stay within their bytes and show in the top bit which side of a limit they are.
+    let low = word & !TOPS;
+    let from_a = low + ONES * (0x80 - b'A' as u64);
+    let above_z = low + ONES * (0x7f - b'Z' as u64);
+    word | ((from_a & !above_z & !word & TOPS) >> 2)
+}
+
 impl Known {
-    /// Recognises a name in any case: its length first, then at most four comparisons.
+    /// Recognises a name in any case: at most four comparisons of two words each.
     #[must_use]
     pub fn of(name: &[u8]) -> Self {
-        let candidates: &[(&[u8], Self)] = match name.len() {
-            2 => &[(b"te", Self::Te)],
-            3 => &[(b"via", Self::Via)],
-            4 => &[(b"host", Self::Host), (b"date", Self::Date)],
-            5 => &[(b"range", Self::Range)],
-            6 => &[(b"cookie", Self::Cookie), (b"expect", Self::Expect), (b"server", Self::Server)],
-            7 => &[(b"trailer", Self::Trailer), (b"upgrade", Self::Upgrade)],
-            9 => &[(b"x-real-ip", Self::XRealIp), (b"forwarded", Self::Forwarded)],
-            10 => &[
-                (b"connection", Self::Connection),
-                (b"user-agent", Self::UserAgent),
-                (b"keep-alive", Self::KeepAlive),
-                (b"set-cookie", Self::SetCookie),
-            ],
-            11 => &[(b"retry-after", Self::RetryAfter)],
-            12 => &[(b"content-type", Self::ContentType), (b"x-request-id", Self::XRequestId)],
-            13 => &[
-                (b"content-range", Self::ContentRange),
-                (b"authorization", Self::Authorization),
-                (b"cache-control", Self::CacheControl),
-            ],
-            14 => &[(b"content-length", Self::ContentLength), (b"http2-settings", Self::Http2Settings)],
-            15 => &[
-                (b"accept-encoding", Self::AcceptEncoding),
-                (b"x-forwarded-for", Self::XForwardedFor),
-                (b"x-gateway-proto", Self::XGatewayProto),
-            ],
-            16 => &[
-                (b"proxy-connection", Self::ProxyConnection),
-                (b"x-forwarded-host", Self::XForwardedHost),
-                (b"x-forwarded-port", Self::XForwardedPort),
-                (b"content-encoding", Self::ContentEncoding),
-            ],
-            17 => &[
-                (b"transfer-encoding", Self::TransferEncoding),
-                (b"x-forwarded-proto", Self::XForwardedProto),
-            ],
-            18 => &[(b"proxy-authenticate", Self::ProxyAuthenticate)],
-            19 => &[(b"proxy-authorization", Self::ProxyAuthorization)],
+        let candidates: &[(Key, Self)] = match name.len() {
+            2 => const { &[(key(b"te"), Self::Te)] },
+            3 => const { &[(key(b"via"), Self::Via)] },
+            4 => const { &[(key(b"host"), Self::Host), (key(b"date"), Self::Date)] },
+            5 => const { &[(key(b"range"), Self::Range)] },
+            6 => {
+                const {
+                    &[
+                        (key(b"cookie"), Self::Cookie),
+                        (key(b"expect"), Self::Expect),
+                        (key(b"server"), Self::Server),
+                    ]
+                }
+            }
+            7 => const { &[(key(b"trailer"), Self::Trailer), (key(b"upgrade"), Self::Upgrade)] },
+            9 => const { &[(key(b"x-real-ip"), Self::XRealIp), (key(b"forwarded"), Self::Forwarded)] },
+            10 => {
+                const {
+                    &[
+                        (key(b"connection"), Self::Connection),
+                        (key(b"user-agent"), Self::UserAgent),
+                        (key(b"keep-alive"), Self::KeepAlive),
+                        (key(b"set-cookie"), Self::SetCookie),
+                    ]
+                }
+            }
+            11 => const { &[(key(b"retry-after"), Self::RetryAfter)] },
+            12 => {
+                const { &[(key(b"content-type"), Self::ContentType), (key(b"x-request-id"), Self::XRequestId)] }
+            }
+            13 => {
+                const {
+                    &[
+                        (key(b"content-range"), Self::ContentRange),
+                        (key(b"authorization"), Self::Authorization),
+                        (key(b"cache-control"), Self::CacheControl),
+                    ]
+                }
+            }
+            14 => {
+                const {
+                    &[
+                        (key(b"content-length"), Self::ContentLength),
+                        (key(b"http2-settings"), Self::Http2Settings),
+                    ]
+                }
+            }
+            15 => {
+                const {
+                    &[
+                        (key(b"accept-encoding"), Self::AcceptEncoding),
+                        (key(b"x-forwarded-for"), Self::XForwardedFor),
+                        (key(b"x-gateway-proto"), Self::XGatewayProto),
+                    ]
+                }
+            }
+            16 => {
+                const {
+                    &[
+                        (key(b"proxy-connection"), Self::ProxyConnection),
+                        (key(b"x-forwarded-host"), Self::XForwardedHost),
+                        (key(b"x-forwarded-port"), Self::XForwardedPort),
+                        (key(b"content-encoding"), Self::ContentEncoding),
+                    ]
+                }
+            }
+            // Longer than a key, and rare.
+            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => return Self::TransferEncoding,
+            17 if name.eq_ignore_ascii_case(b"x-forwarded-proto") => return Self::XForwardedProto,
+            18 if name.eq_ignore_ascii_case(b"proxy-authenticate") => return Self::ProxyAuthenticate,
+            19 if name.eq_ignore_ascii_case(b"proxy-authorization") => return Self::ProxyAuthorization,
             _ => return Self::Other,
         };
-        candidates
-            .iter()
-            .find(|(candidate, _)| name.eq_ignore_ascii_case(candidate))
-            .map_or(Self::Other, |(_, known)| *known)
+        let key = key(name);
+        candidates.iter().find(|(candidate, _)| *candidate == key).map_or(Self::Other, |(_, known)| *known)
     }
 
     /// Ends at this hop by its nature (RFC 9110 §7.6.1). `Trailer` goes on: it announces what the forwarded body carries.
@@ -184,7 +246,23 @@ impl Known {
 
 #[cfg(test)]
 mod tests {
-    use super::Known;
+    use super::{Known, lower};
+
+    #[test]
+    fn capital_letters_alone_become_small_ones_beside_any_other_byte() {
+        for byte in 0..=255_u8 {
+            for beside in [0, b'@', b'A', b'Z', b'[', b'a', 0x7f, 0x80, 0xc1, 0xff] {
+                let mut bytes = [beside; 8];
+                bytes[3] = byte;
+                let expected = bytes.map(|byte| byte.to_ascii_lowercase());
+                assert_eq!(
+                    lower(u64::from_le_bytes(bytes)).to_le_bytes(),
+                    expected,
+                    "{byte:#x} beside {beside:#x}"
+                );
+            }
+        }
+    }
 
     #[test]
     fn names_are_known_in_any_case() {

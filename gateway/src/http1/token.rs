@@ -11,6 +11,10 @@ pub(super) const NAME: u8 = 4;
 /// Visible ASCII.
 pub(super) const VISIBLE: u8 = 8;
 
+/// The lowest bit of each of eight bytes, and the highest.
+const ONES: u64 = 0x0101_0101_0101_0101;
+const TOPS: u64 = ONES << 7;
+
 const CLASSES: [u8; 256] = {
     let mut table = [0; 256];
     let mut byte = 0;
@@ -49,14 +53,26 @@ pub(super) fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && end_of(TOKEN, bytes, 0) == bytes.len()
 }
 
+/// Where the first colon is, if it is among the first bytes from `at` on: 24 of them, where as many are there.
+pub(super) fn near_colon(buffer: &[u8], at: usize) -> Option<usize> {
+    let words = buffer.get(at..)?.as_chunks::<8>().0;
+    for (n, word) in words.iter().take(3).enumerate() {
+        // The lowest zero byte shows itself for certain (see `end_of_value`).
+        let word = u64::from_le_bytes(*word) ^ (ONES * u64::from(b':'));
+        let zeros = word.wrapping_sub(ONES) & !word & TOPS;
+        if zeros != 0 {
+            return Some(at + n * 8 + (zeros.trailing_zeros() / 8) as usize);
+        }
+    }
+    None
+}
+
 /// Where the field value (or reason phrase) that begins at `at` ends: the first control byte other than HTAB.
 ///
 /// HTAB, SP, visible ASCII and obs-text go on (RFC 9110 §5.5). Eight bytes per step: a byte below 0x20 borrows from its
 /// top bit when 0x20 is taken away, DEL becomes 0 when 0x7f is xored in. A borrow can raise a false alarm only above a
 /// true one, so the lowest alarm is always true.
 pub(super) fn end_of_value(buffer: &[u8], mut at: usize) -> usize {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const TOPS: u64 = ONES << 7;
     while let Some(eight) = buffer.get(at..).and_then(<[u8]>::first_chunk::<8>) {
         let word = u64::from_le_bytes(*eight);
         let delete = word ^ (ONES * 0x7f);
@@ -80,7 +96,31 @@ pub(super) fn end_of_value(buffer: &[u8], mut at: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::end_of_value;
+    use super::{end_of_value, near_colon};
+
+    #[test]
+    fn the_first_colon_is_found_wherever_it_stands_and_whatever_stands_around_it() {
+        for fill in [0, b'9', b';', b'a', 0xba, 0xff] {
+            for length in 0..40 {
+                for first in 0..length {
+                    for second in [first, length - 1] {
+                        let mut text = vec![fill; length];
+                        text[first] = b':';
+                        text[second] = b':';
+                        let seen = (length / 8 * 8).min(24);
+                        let expected = Some(first).filter(|first| *first < seen);
+                        assert_eq!(near_colon(&text, 0), expected, "{first} of {length} among {fill:#x}");
+                        text.insert(0, b':');
+                        assert_eq!(
+                            near_colon(&text, 1),
+                            expected.map(|at| at + 1),
+                            "{first} of {length} from 1"
+                        );
+                    }
+                }
+            }
+        }
+    }
 
     #[test]
     fn a_value_ends_at_the_first_control_byte_wherever_it_stands() {
