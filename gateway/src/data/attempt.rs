@@ -17,7 +17,7 @@ use super::{
     exchange::{Body, Report, Request, Scratch, Stop},
     h2c::Untouched,
     headers::{self, Onward},
-    io::{until, write_both},
+    io::{unless_done, until, write_both},
     outcome, respond, session,
     stream::Stream,
     upgrade,
@@ -198,7 +198,8 @@ async fn once<'a>(
     let payload = if attempt.ask_first { 0 } else { body.at_hand };
     let payload = &buffer.filled()[head.len..head.len + payload];
     let (_, mut to_endpoint) = upstream.link.stream.split();
-    let written = until(stall(listener), write_both(&mut to_endpoint, onward, payload, &mut sent)).await;
+    let written =
+        unless_done(|| stall(listener), write_both(&mut to_endpoint, onward, payload, &mut sent)).await;
     let progress = Progress {
         asking: attempt.ask_first,
         deaf: !matches!(written, Ok(Ok(()))),
@@ -335,7 +336,8 @@ async fn once<'a>(
                             &wait.progress,
                         );
                     }
-                    outcome::answered(&attempt, response, wait.incoming.filled(), wait.progress.sent_at);
+                    let heard_at =
+                        outcome::answered(&attempt, response, wait.incoming.filled(), wait.progress.sent_at);
                     // 6b. Nor is one that the pool wants from somebody else.
                     if attempt.may_reject
                         && body.is_retained()
@@ -356,6 +358,7 @@ async fn once<'a>(
                         attempt: &attempt,
                         link: wait.upstream.link,
                         incoming: wait.incoming,
+                        heard_at,
                         watch: wait.progress.watch,
                         deaf,
                     };
@@ -432,7 +435,8 @@ fn lacks_it(attempt: &Attempt<'_>) {
 ///
 /// Other workers can't use it. So under a limit of connections each keeps no more than its share: what one worker has
 /// idle must not leave another without any.
-pub(super) fn keep(attempt: &Attempt<'_>, link: Link) {
+/// `over_at`: when it was over.
+pub(super) fn keep(attempt: &Attempt<'_>, link: Link, over_at: Tick) {
     let (worker, pool) = (&*attempt.request.connection.worker, &*attempt.request.split.pool);
     if matches!(link.stream, Stream::Shared(_)) {
         // The stream is over; its connection is kept where it was.
@@ -445,7 +449,7 @@ pub(super) fn keep(attempt: &Attempt<'_>, link: Link) {
         return;
     }
     if share.is_none_or(|share| worker.idle.count(number) < share as usize) {
-        worker.idle.put(number, link, clock::now().saturating_add(pool.keepalive));
+        worker.idle.put(number, link, over_at.saturating_add(pool.keepalive));
     }
 }
 
@@ -459,7 +463,7 @@ fn page(
 ) -> Try {
     lacks_it(attempt);
     if let Some(link) = reusable {
-        keep(attempt, link);
+        keep(attempt, link, clock::now());
     }
     let unsent = progress.asking || progress.evidence == Evidence::NothingSent;
     Try::Ended(if unsent || (head.method.is_idempotent() && body.is_retained()) {

@@ -14,7 +14,7 @@ use super::{
     exchange::{Body, Report, Request, Scratch, Stop},
     grpc, headers,
     hold::{Away, Hold, Line, Waited},
-    io::{Elapsed, earlier, until},
+    io::{Elapsed, earlier, unless_done},
     line, proof, redirect,
     relay::{Framing, Relay},
     stream::Stream,
@@ -299,8 +299,8 @@ async fn read_head(
                 buffer.grow(larger);
             }
         }
-        let deadline = *deadline.get_or_insert_with(|| Instant::now() + listener.timeouts.header);
-        match until(Some(deadline), poll_fn(|cx| buffer.poll_fill(cx, stream))).await {
+        let late = || Some(*deadline.get_or_insert_with(|| Instant::now() + listener.timeouts.header));
+        match unless_done(late, poll_fn(|cx| buffer.poll_fill(cx, stream))).await {
             Ok(Ok(n)) if n > 0 => {}
             Ok(Ok(_) | Err(_)) => return Err(Stop::VisitorGone),
             Err(Elapsed) if buffer.is_empty() => return Err(Stop::VisitorGone),

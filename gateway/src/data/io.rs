@@ -3,7 +3,7 @@
 use std::{
     future::poll_fn,
     io::{self, IoSlice},
-    pin::Pin,
+    pin::{Pin, pin},
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
@@ -18,6 +18,22 @@ pub async fn until<F: Future>(deadline: Option<Instant>, wait: F) -> Result<F::O
     match deadline {
         Some(deadline) => tokio::time::timeout_at(deadline.into(), wait).await.map_err(|_elapsed| Elapsed),
         None => Ok(wait.await),
+    }
+}
+
+/// Ends a wait at `deadline` (never, when `None`), which is reckoned only if there is something to wait for: most writes,
+/// and reads of what is known to have come, are over at once, and need neither the time nor a timer.
+///
+/// # Errors
+/// `Elapsed` when the deadline came first.
+pub async fn unless_done<F: Future>(
+    deadline: impl FnOnce() -> Option<Instant>,
+    wait: F,
+) -> Result<F::Output, Elapsed> {
+    let mut wait = pin!(wait);
+    match poll_fn(|cx| Poll::Ready(wait.as_mut().poll(cx))).await {
+        Poll::Ready(output) => Ok(output),
+        Poll::Pending => until(deadline(), wait).await,
     }
 }
 
@@ -89,7 +105,7 @@ pub async fn while_moving<T>(
     loop {
         let before = total;
         let step = poll_fn(|cx| moved(cx, &mut total));
-        match tokio::time::timeout(idle, step).await {
+        match unless_done(|| Some(Instant::now() + idle), step).await {
             Ok(done) => return Ok(done),
             Err(_elapsed) if total == before => return Err(Elapsed),
             Err(_elapsed) => {}

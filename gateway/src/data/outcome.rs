@@ -14,8 +14,8 @@ use crate::{
 /// A `Retry-After` longer than this is cut: one answer must not take a member out for hours.
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(60);
 
-/// A response head came. `sent_at`: when the request had been sent.
-pub fn answered(attempt: &Attempt<'_>, response: &ResponseHead, wire: &[u8], sent_at: Tick) {
+/// A response head came. `sent_at`: when the request had been sent. Returns when the head came.
+pub fn answered(attempt: &Attempt<'_>, response: &ResponseHead, wire: &[u8], sent_at: Tick) -> Tick {
     let now = clock::now();
     let outcome = Outcome::of_status(grpc::as_http(response, wire));
     learn(attempt, outcome, now.since(sent_at), now);
@@ -24,6 +24,7 @@ pub fn answered(attempt: &Attempt<'_>, response: &ResponseHead, wire: &[u8], sen
     {
         attempt.member.state.latency.back_off(now.saturating_add(wait.min(LONGEST_BACK_OFF)));
     }
+    now
 }
 
 /// The attempt broke.

@@ -2,6 +2,8 @@
 
 use std::task::{Context, Poll};
 
+use lb_algos::Tick;
+
 use super::{
     attempt::{self, Attempt, Ending},
     buffer::{Buffer, Buffers},
@@ -21,6 +23,9 @@ use crate::{
     telemetry::stats::Failure,
 };
 
+/// Bytes of a body that are copied behind the head to be sent with it.
+const LITTLE: usize = 4 * 1024;
+
 /// An answer whose head has been read.
 #[derive(Debug)]
 pub struct Answer<'a> {
@@ -30,6 +35,8 @@ pub struct Answer<'a> {
     pub link: Link,
     /// The head and what followed it.
     pub incoming: Buffer,
+    /// When the head had come.
+    pub heard_at: Tick,
     /// The visitor's direction.
     pub watch: Watch<'a>,
     /// The endpoint has stopped taking the request.
@@ -86,21 +93,29 @@ pub async fn run(
     );
     (report.status, report.member) = (response.status, Some(attempt.index));
     report.grpc_status = answer.link.stream.grpc_status();
-    // The head and what came with it leave in one write.
+    // The head and what came with it leave in one write. Little is copied behind the head: a write of two parts costs the
+    // kernel more than that.
+    let head_len = homeward.len();
+    let mut behind = &first[..at_hand];
+    if at_hand <= LITTLE && matches!(visitor, Stream::Plain(_)) {
+        homeward.extend_from_slice(behind);
+        behind = &[];
+    }
     let (mut from_visitor, mut to_visitor) = visitor.split();
     let mut sent = 0;
     let written = while_moving(listener.timeouts.stream_idle, |cx, moved| {
         let before = sent;
-        let done = poll_write_both(cx, &mut to_visitor, homeward, &first[..at_hand], &mut sent);
+        let done = poll_write_both(cx, &mut to_visitor, homeward, behind, &mut sent);
         *moved += (sent - before) as u64;
         done
     })
     .await;
-    report.bytes = sent.saturating_sub(homeward.len()) as u64;
+    report.bytes = sent.saturating_sub(head_len) as u64;
     if !matches!(written, Ok(Ok(()))) {
         return Ending::Stopped(Stop::VisitorGone);
     }
     answer.incoming.consume(response.len + at_hand);
+    let mut over_at = answer.heard_at;
     let rest = if whole {
         answer.incoming
     } else {
@@ -145,12 +160,13 @@ pub async fn run(
             }
             Err(Elapsed) => return cut(attempt, ends_by_close),
         }
+        over_at = clock::now();
         download.into_rest()
     };
     let over = body.is_over();
     // A connection with bytes beyond the answer would give them to somebody else.
     if response.keep_alive && over && !until_close && rest.is_empty() {
-        attempt::keep(attempt, answer.link);
+        attempt::keep(attempt, answer.link, over_at);
     }
     worker.buffers.give_back(rest);
     Ending::Done(match () {

@@ -256,7 +256,7 @@ impl<'a> Wait<'a> {
         report: &mut Report,
     ) -> Result<bool, Stop> {
         let Some(mut rival) = self.rival.take() else { return Ok(false) };
-        let limit = earlier(self.attempt.deadline, self.per_try(Instant::now()));
+        let limit = earlier(self.attempt.deadline, self.per_try());
         let (mut from_visitor, _) = visitor.split();
         let answer = poll_fn(|cx| match self.progress.watch.poll(cx, &mut from_visitor, buffer) {
             Poll::Ready(()) => Poll::Ready(None),
@@ -320,26 +320,25 @@ impl<'a> Wait<'a> {
     }
 
     fn set_deadline(&mut self, body: &Body) {
-        let now = Instant::now();
         let progress = &self.progress;
         self.deadline = if progress.deaf {
-            Some(now + LAST_WORDS)
+            Some(Instant::now() + LAST_WORDS)
         } else if progress.asking {
-            Some(now + ASK_FIRST)
+            Some(Instant::now() + ASK_FIRST)
         } else if !progress.sent {
             None
         } else {
             // A request that took its time to arrive gives the endpoint its full time from now.
             let whole = match body.upload {
-                Some(_) => self.attempt.request.route.timeout.map(|timeout| now + timeout),
+                Some(_) => self.attempt.request.route.timeout.map(|timeout| Instant::now() + timeout),
                 None => self.attempt.deadline,
             };
-            earlier(whole, self.per_try(now))
+            earlier(whole, self.per_try())
         };
     }
 
-    fn per_try(&self, now: Instant) -> Option<Instant> {
-        self.attempt.request.split.pool.retry.per_try_timeout.map(|timeout| now + timeout)
+    fn per_try(&self) -> Option<Instant> {
+        self.attempt.request.split.pool.retry.per_try_timeout.map(|timeout| Instant::now() + timeout)
     }
 }
 
