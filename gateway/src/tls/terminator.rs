@@ -249,6 +249,8 @@ fn server(
         .with_client_cert_verifier(client)
         .with_cert_resolver(Arc::clone(certificates) as _);
     server.alpn_protocols.clone_from(&settings.alpn);
+    // Ours is the order of the cipher suites: old clients put weaker ones first.
+    server.ignore_client_order = true;
     // Tickets need no memory of ours, and every client that resumes at all has them.
     server.session_storage = Arc::new(NoServerSessionStorage {});
     // Without a ticketer, those that were given before are no good either.

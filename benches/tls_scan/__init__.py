@@ -1,0 +1,1 @@
+"""What testssl.sh finds at the gateway and at caddy."""
