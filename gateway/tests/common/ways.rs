@@ -1,0 +1,233 @@
+//! A tunnel that a visitor comes to by takeover or through frps's vhost, and visitors of every kind of HTTP.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_debug_implementations,
+    clippy::panic,
+    reason = "each test file uses its own part"
+)]
+
+use std::{convert::Infallible, net::SocketAddr};
+
+use bytes::Bytes;
+use frp_gateway_loadtest::lab::{Frpc, Proxy, until};
+use http_body_util::{BodyExt, Empty, Full, combinators::BoxBody};
+use hyper::{
+    Request, Response,
+    body::Incoming,
+    client::conn::{http1, http2},
+    http::request::Builder,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
+
+use super::{
+    takeover::{SOON, World},
+    tls::{Authority, dial},
+};
+
+/// The host of every tunnel here.
+pub const HOST: &str = "app.test";
+
+/// How a request gets from the gateway to the frpc.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// Over a port of the tunnel's own.
+    Takeover,
+    /// Through frps's `vhostHTTPPort`.
+    Vhost,
+}
+
+impl Way {
+    pub const ALL: [Self; 2] = [Self::Takeover, Self::Vhost];
+}
+
+/// What a visitor speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Speech {
+    Http1,
+    Http1Tls,
+    Http2Tls,
+}
+
+impl Speech {
+    pub const ALL: [Self; 3] = [Self::Http1, Self::Http1Tls, Self::Http2Tls];
+
+    /// The start of a request in it.
+    pub fn request(self, method: &str, path: &str) -> Builder {
+        match self {
+            Self::Http1 | Self::Http1Tls => Request::builder().method(method).uri(path).header("host", HOST),
+            Self::Http2Tls => Request::builder().method(method).uri(format!("https://{HOST}{path}")),
+        }
+    }
+
+    /// A WebSocket's handshake in it.
+    pub fn websocket(self, path: &str) -> Request<Body> {
+        let request = match self {
+            Self::Http1 | Self::Http1Tls => self
+                .request("GET", path)
+                .header("connection", "Upgrade")
+                .header("upgrade", "websocket")
+                .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+            Self::Http2Tls => {
+                self.request("CONNECT", path).extension(hyper::ext::Protocol::from_static("websocket"))
+            }
+        };
+        request.header("sec-websocket-version", "13").body(nothing()).expect("a request")
+    }
+}
+
+/// Body of a request.
+pub type Body = BoxBody<Bytes, Infallible>;
+
+pub fn nothing() -> Body {
+    Empty::new().boxed()
+}
+
+pub fn whole(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).boxed()
+}
+
+/// One frps, frpc for each proxy, and a gateway that takes them over or leaves them to the vhost.
+pub struct Ground {
+    pub world: World,
+    pub authority: Authority,
+    pub secure: SocketAddr,
+    pub frpc: Vec<Frpc>,
+}
+
+impl Ground {
+    /// `frps`: their names. Each has one frpc with the proxy that `proxies` has at its place.
+    pub async fn start(way: Way, frps: &[&'static str], proxies: Vec<Proxy>, rest: &str) -> Self {
+        let authority = Authority::new();
+        let pair = authority.issue("app", &[HOST]);
+        let mut world = World::fleet(frps, "", |options| options).await;
+        let web = format!("{{ name: web, bind: \"{}\" }}", world.web);
+        let secure = format!(
+            "{{ name: secure, bind: \"127.0.0.1:0\", protocol: https, tls: {{ certificates: [{pair}] }} }}"
+        );
+        world.instead.push((web.clone(), format!("{web}\n  - {secure}")));
+        world.rest = match way {
+            Way::Takeover => format!("tunnels: {{ serve: true }}\n{rest}"),
+            Way::Vhost => format!(
+                "takeover: {{ http: false }}\ntunnels: {{ serve: false }}\n\
+                 pools: [ {{ name: all }} ]\nroutes: [ {{ pool: all }} ]\n{rest}"
+            ),
+        };
+        world.start_gateway().await;
+        let mut frpc = Vec::new();
+        for (at, proxy) in proxies.into_iter().enumerate() {
+            frpc.push(world.frpc(at, "alice", vec![proxy]).await);
+        }
+        let secure = world.gateway().listener("secure").await.expect("it listens");
+        Self { world, authority, secure, frpc }
+    }
+
+    /// A connection in this speech.
+    pub async fn visitor(&self, speech: Speech) -> Visitor {
+        let clear = async || {
+            let stream = TcpStream::connect(self.world.web).await.expect("in");
+            stream.set_nodelay(true).expect("a socket");
+            stream
+        };
+        let tls = async |protocol: &str| {
+            let config = self.authority.visitor(&[protocol]);
+            let stream = dial(self.secure, HOST, &config).await.expect("a handshake");
+            assert_eq!(stream.get_ref().1.alpn_protocol(), Some(protocol.as_bytes()), "what was agreed on");
+            stream
+        };
+        match speech {
+            Speech::Http1 => Visitor::by_http1(speech, clear().await).await,
+            Speech::Http1Tls => Visitor::by_http1(speech, tls("http/1.1").await).await,
+            Speech::Http2Tls => {
+                let mut visitor = Visitor::by_http2(speech, tls("h2").await).await;
+                // The first answer comes behind the settings, which say that WebSockets are possible.
+                drop(visitor.ask("HEAD", "/settings", nothing()).await);
+                visitor
+            }
+        }
+    }
+
+    /// Resident memory of the gateway now, and the most it ever was, MiB: by the system's own account.
+    pub fn memory(&self) -> (f64, f64) {
+        let path = format!("/proc/{}/status", self.world.gateway().pid());
+        let text = std::fs::read_to_string(path).expect("it runs");
+        let of = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)).expect("a number");
+            let kib: f64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+            kib / 1024.0
+        };
+        (of("VmRSS:"), of("VmHWM:"))
+    }
+
+    /// Waits for a line of the gateway's log in JSON for which this is true.
+    pub async fn logged(&self, what: &str, fits: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
+        until(what, SOON, async || {
+            let log = self.world.gateway().log();
+            log.lines().filter_map(|line| serde_json::from_str(line).ok()).rfind(|line| fits(line))
+        })
+        .await
+        .unwrap_or_else(|error| panic!("{error}\n{}", self.world.gateway().log()))
+    }
+}
+
+/// A visitor's connection.
+pub struct Visitor {
+    speech: Speech,
+    sender: Sender,
+}
+
+enum Sender {
+    One(http1::SendRequest<Body>),
+    Two(http2::SendRequest<Body>),
+}
+
+impl Visitor {
+    async fn by_http1<S>(speech: Speech, stream: S) -> Self
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    {
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.expect("HTTP/1");
+        tokio::spawn(connection.with_upgrades());
+        Self { speech, sender: Sender::One(sender) }
+    }
+
+    async fn by_http2<S>(speech: Speech, stream: S) -> Self
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    {
+        let executor = TokioExecutor::new();
+        let (sender, connection) = http2::handshake(executor, TokioIo::new(stream)).await.expect("HTTP/2");
+        tokio::spawn(connection);
+        Self { speech, sender: Sender::Two(sender) }
+    }
+
+    pub const fn speech(&self) -> Speech {
+        self.speech
+    }
+
+    pub async fn send(&mut self, request: Request<Body>) -> hyper::Result<Response<Incoming>> {
+        match &mut self.sender {
+            Sender::One(sender) => {
+                sender.ready().await?;
+                sender.send_request(request).await
+            }
+            Sender::Two(sender) => {
+                sender.ready().await?;
+                sender.send_request(request).await
+            }
+        }
+    }
+
+    pub async fn ask(&mut self, method: &str, path: &str, body: Body) -> hyper::Result<Response<Incoming>> {
+        let request = self.speech.request(method, path).body(body).expect("a request");
+        self.send(request).await
+    }
+}
+
+/// All of an answer's body.
+pub async fn text(response: Response<Incoming>) -> String {
+    let body = response.into_body().collect().await.expect("a whole body").to_bytes();
+    String::from_utf8_lossy(&body).into_owned()
+}
