@@ -44,10 +44,12 @@ pub enum Refusal {
     ClientRefused,
     /// A WebSocket was asked for, and the endpoint speaks HTTP/2 without them (RFC 8441).
     NoWebSocket,
+    /// The host's TLS doesn't end at this listener, or the connection's certificate isn't for it.
+    Misdirected,
 }
 
 /// Labels of [`Refusal`], in the order of [`Refusal::index`].
-pub const ERROR_CLASSES: [&str; 20] = [
+pub const ERROR_CLASSES: [&str; 21] = [
     "bad_request",
     "head_timeout",
     "body_timeout",
@@ -68,6 +70,7 @@ pub const ERROR_CLASSES: [&str; 20] = [
     "unauthorized",
     "client_refused",
     "no_websocket",
+    "misdirected",
 ];
 
 impl Refusal {
@@ -95,6 +98,7 @@ impl Refusal {
             Self::Unauthorized => 17,
             Self::ClientRefused => 18,
             Self::NoWebSocket => 19,
+            Self::Misdirected => 20,
         }
     }
 
@@ -112,6 +116,7 @@ impl Refusal {
             Self::HeadTimeout | Self::BodyTimeout => 408,
             Self::Unauthorized => 401,
             Self::ClientRefused => 403,
+            Self::Misdirected => 421,
             Self::BodyTooLarge => 413,
             Self::MethodRefused => 405,
             Self::NoRoute | Self::NoTunnel => 404,
@@ -153,6 +158,7 @@ impl Refusal {
             }
             Self::ShuttingDown => "The gateway is shutting down.",
             Self::NoWebSocket => "The endpoint speaks HTTP/2 and takes no WebSockets.",
+            Self::Misdirected => "This connection isn't for this host. Please ask over one of its own.",
             Self::Unauthorized => "This host wants a user name and a password.",
             Self::ClientRefused => "Your certificate doesn't let you in here, or you have shown none.",
         }

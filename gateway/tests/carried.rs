@@ -57,7 +57,7 @@ use ways::{Ground, HOST, Speech, Way, nothing, text};
 const LONG: Duration = Duration::from_secs(600);
 
 async fn ground(way: Way, app: &DemoApp) -> Ground {
-    Ground::start(way, &["a"], vec![Proxy::http("web", app.addr(), &[HOST])], "").await
+    Ground::start(way, &["a"], vec![Proxy::http("web", app.addr(), &[HOST])], "hold: off").await
 }
 
 #[tokio::test]
@@ -175,7 +175,7 @@ async fn each_event_arrives_before_the_next_is_sent() {
     for way in Way::ALL {
         let events = Events::start().await;
         let proxy = Proxy::http("web", events.app.address, &[HOST]);
-        let ground = Ground::start(way, &["a"], vec![proxy], "").await;
+        let ground = Ground::start(way, &["a"], vec![proxy], "hold: off").await;
         for speech in Speech::ALL {
             let what = format!("{way:?}, {speech:?}");
             let mut visitor = ground.visitor(speech).await;

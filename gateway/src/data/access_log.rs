@@ -13,7 +13,7 @@ use super::{
     exchange::{Report, Scratch},
 };
 use crate::{
-    http1::Known,
+    http1::{Known, Version},
     snapshot::{Listener, Route, Split},
     telemetry::lines::Lines,
 };
@@ -78,6 +78,8 @@ struct Line<'a> {
     time: String,
     listener: &'a str,
     peer: std::net::IpAddr,
+    /// What the visitor speaks.
+    protocol: &'static str,
     method: &'a str,
     host: &'a str,
     target: &'a str,
@@ -233,6 +235,11 @@ pub fn write(
         time: rfc3339(SystemTime::now()),
         listener: &listener.name,
         peer: connection.peer,
+        protocol: match (report.http2, head.version) {
+            (true, _) => "HTTP/2",
+            (false, Version::Http11) => "HTTP/1.1",
+            (false, Version::Http10) => "HTTP/1.0",
+        },
         method: &method,
         host: &scratch.host,
         target: &target,

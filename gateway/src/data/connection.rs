@@ -67,6 +67,8 @@ pub struct Connection {
     slot: usize,
     number: u64,
     listener: Arc<Listener>,
+    /// The name that its handshake asked for, where that bounds what may be asked for over it; empty = none.
+    asked: Option<Box<str>>,
 }
 
 impl Connection {
@@ -99,6 +101,17 @@ impl Connection {
     pub fn has_shown(&self, client: Arc<ClientIdentity>) {
         let known = self.presence.client.set((self.peer, client));
         debug_assert!(known.is_ok(), "a connection has one handshake");
+    }
+
+    /// The name that its handshake asked for (empty: none), where that bounds the hosts of its requests.
+    #[must_use]
+    pub fn asked_for(&self) -> Option<&str> {
+        self.asked.as_deref()
+    }
+
+    /// Requests are bound to the name that its handshake asked for.
+    pub fn is_bound_to(&mut self, asked: Option<&str>) {
+        self.asked = Some(asked.unwrap_or_default().into());
     }
 
     fn is_from(&mut self, from: SocketAddr) {
@@ -196,7 +209,17 @@ pub fn enter(
     worker.enter(slot, |presence, number| {
         let from = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let worker = Rc::clone(worker);
-        task(Connection { worker, peer: from.ip(), from, to: None, presence, slot, number, listener })
+        task(Connection {
+            worker,
+            peer: from.ip(),
+            from,
+            to: None,
+            presence,
+            slot,
+            number,
+            listener,
+            asked: None,
+        })
     });
 }
 

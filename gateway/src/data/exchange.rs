@@ -101,6 +101,8 @@ pub struct Request<'a> {
 /// How an exchange ended, for counters and the access log.
 #[derive(Debug, Default)]
 pub struct Report {
+    /// It came by HTTP/2.
+    pub http2: bool,
     /// Status the visitor got; 0 = none.
     pub status: u16,
     /// Body bytes sent to the visitor, chunk framing included.

@@ -64,7 +64,7 @@ pub const fn status_of(refusal: Refusal) -> u8 {
         Refusal::BadRequest(_) | Refusal::MethodRefused => 13, // INTERNAL
         Refusal::HeadTimeout | Refusal::BodyTimeout => 1,      // CANCELLED: the visitor stopped sending
         Refusal::BodyTooLarge => 8,                            // RESOURCE_EXHAUSTED
-        Refusal::NoRoute | Refusal::NoTunnel => 12,            // UNIMPLEMENTED
+        Refusal::NoRoute | Refusal::NoTunnel | Refusal::Misdirected => 12, // UNIMPLEMENTED: not here
         Refusal::Unauthorized => 16,                           // UNAUTHENTICATED
         Refusal::ClientRefused => 7,                           // PERMISSION_DENIED
         Refusal::UpstreamTimeout => DEADLINE_EXCEEDED,

@@ -15,7 +15,7 @@ use super::{
     grpc, headers,
     hold::{Away, Hold, Line, Waited},
     io::{Elapsed, earlier, unless_done},
-    line, proof, redirect,
+    line, misdirected, proof, redirect,
     relay::{Framing, Relay},
     stream::Stream,
     worker::Worker,
@@ -62,7 +62,7 @@ pub async fn exchange(
         half_closed: Cell::new(false),
     };
     inbound.expires = grpc::timeout(&scratch.request, buffer.filled()).map(|timeout| begun + timeout);
-    let mut report = Report::default();
+    let mut report = Report { http2: matches!(stream, Stream::Shared(_)), ..Report::default() };
     let refused = match plan_body(&scratch.request, buffer, listener) {
         Ok(body) => {
             inbound.body = body;
@@ -368,6 +368,7 @@ fn find_route<'a>(
     if scratch.host.is_empty() {
         return Err(Stop::Refused(Refusal::BadRequest(400), "no_host"));
     }
+    misdirected::check(connection, snapshot, listener, &scratch.host)?;
     let view = View {
         head,
         wire,

@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// Serves a connection to its end.
-pub async fn serve(connection: Connection, mut socket: TcpStream) {
+pub async fn serve(mut connection: Connection, mut socket: TcpStream) {
     let worker = Rc::clone(&connection.worker);
     let listener = Arc::clone(connection.listener());
     let mut opening = Buffer::default();
@@ -84,6 +84,11 @@ pub async fn serve(connection: Connection, mut socket: TcpStream) {
             client::turned_away(&worker, &listener, connection.peer, Some(&client), why);
             return count(&worker, &listener, Handshake::Failed);
         }
+    }
+    if tls.is_strict()
+        && let rustls::Connection::Server(session) = stream.session()
+    {
+        connection.is_bound_to(session.server_name());
     }
     let resumed = stream.session().handshake_kind() == Some(rustls::HandshakeKind::Resumed);
     count(&worker, &listener, if resumed { Handshake::Resumed } else { Handshake::Full });

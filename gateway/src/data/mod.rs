@@ -32,6 +32,7 @@ pub mod io;
 pub mod l4;
 pub mod line;
 pub mod listener;
+pub mod misdirected;
 pub mod outcome;
 pub mod pick;
 pub mod proof;

@@ -104,6 +104,28 @@ impl Names {
         }
     }
 
+    /// Whether names without a certificate here are looked for elsewhere.
+    #[must_use]
+    pub const fn uses_acme(&self) -> bool {
+        self.acme
+    }
+
+    /// Whether a client that asks for `asked` (lower case; empty: for none) gets one that is for `host` as well. A host that is an
+    /// address is for whoever asks for no name: there is no other way to ask for it (RFC 6066 §3).
+    #[must_use]
+    pub fn are_together(&self, asked: &str, host: &str) -> bool {
+        if asked == host {
+            return true;
+        }
+        if asked.is_empty() && (host.starts_with('[') || host.parse::<std::net::IpAddr>().is_ok()) {
+            return true;
+        }
+        let group = if asked.is_empty() { Some(&self.first) } else { self.own(asked) };
+        let below = host.split_once('.').filter(|(label, _)| !label.is_empty()).map(|(_, rest)| rest);
+        let is_for = |name: &String| name == host || (below.is_some() && name.strip_prefix("*.") == below);
+        group.is_some_and(|group| group.iter().any(|pair| pair.leaf.names.iter().any(is_for)))
+    }
+
     /// Whether one of the files is for the name.
     #[must_use]
     pub fn knows(&self, name: &str) -> bool {

@@ -198,6 +198,27 @@ impl Terminator {
         if more.challenge(name).is_some() { None } else { Some((more, name.to_owned())) }
     }
 
+    /// Whether clients that ask for a name without a certificate are refused, so that what they ask for later is bound to it.
+    #[must_use]
+    pub fn is_strict(&self) -> bool {
+        !self.certificates.names.load().takes_everyone()
+    }
+
+    /// Whether a certificate that a client gets who asks for `asked` (lower case; empty: for none) is for `host` as well, or nobody
+    /// looks at names here.
+    ///
+    /// O(certificates for the name × their names), O(length of the name) where the two are the same.
+    #[must_use]
+    pub fn covers(&self, asked: &str, host: &str) -> bool {
+        let names = self.certificates.names.load();
+        if names.takes_everyone() || names.are_together(asked, host) {
+            return true;
+        }
+        let Some(more) = self.certificates.more.get().filter(|_| names.uses_acme()) else { return false };
+        let of_more = |name: &str| if names.knows(name) { None } else { more.find(name) };
+        matches!((of_more(asked), of_more(host)), (Some(one), Some(other)) if Arc::ptr_eq(&one, &other))
+    }
+
     /// Whether one of the files is for this name.
     #[must_use]
     pub fn knows(&self, name: &str) -> bool {

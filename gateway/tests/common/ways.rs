@@ -54,6 +54,15 @@ pub enum Speech {
 impl Speech {
     pub const ALL: [Self; 3] = [Self::Http1, Self::Http1Tls, Self::Http2Tls];
 
+    /// What TLS agrees on for it; `None` = it needs none.
+    pub const fn alpn(self) -> Option<&'static str> {
+        match self {
+            Self::Http1 => None,
+            Self::Http1Tls => Some("http/1.1"),
+            Self::Http2Tls => Some("h2"),
+        }
+    }
+
     /// The start of a request in it.
     pub fn request(self, method: &str, path: &str) -> Builder {
         match self {
@@ -98,8 +107,9 @@ pub struct Ground {
 }
 
 impl Ground {
-    /// `frps`: their names. Each has one frpc with the proxy that `proxies` has at its place.
-    pub async fn start(way: Way, frps: &[&'static str], proxies: Vec<Proxy>, rest: &str) -> Self {
+    /// `frps`: their names. Each has one frpc with the proxy that `proxies` has at its place. `pool`: keys of the pool that all
+    /// endpoints are in.
+    pub async fn start(way: Way, frps: &[&'static str], proxies: Vec<Proxy>, pool: &str) -> Self {
         let authority = Authority::new();
         let pair = authority.issue("app", &[HOST]);
         let mut world = World::fleet(frps, "", |options| options).await;
@@ -109,10 +119,10 @@ impl Ground {
         );
         world.instead.push((web.clone(), format!("{web}\n  - {secure}")));
         world.rest = match way {
-            Way::Takeover => format!("tunnels: {{ serve: true }}\n{rest}"),
+            Way::Takeover => format!("tunnels: {{ serve: true, pool: {{ {pool} }} }}\naccess_log: stdout"),
             Way::Vhost => format!(
                 "takeover: {{ http: false }}\ntunnels: {{ serve: false }}\n\
-                 pools: [ {{ name: all }} ]\nroutes: [ {{ pool: all }} ]\n{rest}"
+                 pools: [ {{ name: all, {pool} }} ]\nroutes: [ {{ pool: all }} ]\naccess_log: stdout"
             ),
         };
         world.start_gateway().await;
@@ -126,27 +136,20 @@ impl Ground {
 
     /// A connection in this speech.
     pub async fn visitor(&self, speech: Speech) -> Visitor {
-        let clear = async || {
+        let Some(protocol) = speech.alpn() else {
             let stream = TcpStream::connect(self.world.web).await.expect("in");
             stream.set_nodelay(true).expect("a socket");
-            stream
+            return Visitor::over(speech, stream).await;
         };
-        let tls = async |protocol: &str| {
-            let config = self.authority.visitor(&[protocol]);
-            let stream = dial(self.secure, HOST, &config).await.expect("a handshake");
-            assert_eq!(stream.get_ref().1.alpn_protocol(), Some(protocol.as_bytes()), "what was agreed on");
-            stream
-        };
-        match speech {
-            Speech::Http1 => Visitor::by_http1(speech, clear().await).await,
-            Speech::Http1Tls => Visitor::by_http1(speech, tls("http/1.1").await).await,
-            Speech::Http2Tls => {
-                let mut visitor = Visitor::by_http2(speech, tls("h2").await).await;
-                // The first answer comes behind the settings, which say that WebSockets are possible.
-                drop(visitor.ask("HEAD", "/settings", nothing()).await);
-                visitor
-            }
+        let config = self.authority.visitor(&[protocol]);
+        let stream = dial(self.secure, HOST, &config).await.expect("a handshake");
+        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(protocol.as_bytes()), "what was agreed on");
+        let mut visitor = Visitor::over(speech, stream).await;
+        if speech == Speech::Http2Tls {
+            // The first answer comes behind the settings, which say that WebSockets are possible.
+            drop(visitor.ask("HEAD", "/settings", nothing()).await);
         }
+        visitor
     }
 
     /// Resident memory of the gateway now, and the most it ever was, MiB: by the system's own account.
@@ -161,11 +164,12 @@ impl Ground {
         (of("VmRSS:"), of("VmHWM:"))
     }
 
-    /// Waits for a line of the gateway's log in JSON for which this is true.
-    pub async fn logged(&self, what: &str, fits: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
-        until(what, SOON, async || {
+    /// Waits for a line of the access log with this target, and returns the last one.
+    pub async fn logged(&self, target: &str) -> serde_json::Value {
+        let fits = |line: &serde_json::Value| line["target"] == target;
+        until(&format!("a line for {target}"), SOON, async || {
             let log = self.world.gateway().log();
-            log.lines().filter_map(|line| serde_json::from_str(line).ok()).rfind(|line| fits(line))
+            log.lines().filter_map(|line| serde_json::from_str(line).ok()).filter(fits).next_back()
         })
         .await
         .unwrap_or_else(|error| panic!("{error}\n{}", self.world.gateway().log()))
@@ -184,23 +188,26 @@ enum Sender {
 }
 
 impl Visitor {
-    async fn by_http1<S>(speech: Speech, stream: S) -> Self
+    /// Speaks it over a connection on which that was agreed.
+    pub async fn over<S>(speech: Speech, stream: S) -> Self
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     {
-        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.expect("HTTP/1");
-        tokio::spawn(connection.with_upgrades());
-        Self { speech, sender: Sender::One(sender) }
-    }
-
-    async fn by_http2<S>(speech: Speech, stream: S) -> Self
-    where
-        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-    {
-        let executor = TokioExecutor::new();
-        let (sender, connection) = http2::handshake(executor, TokioIo::new(stream)).await.expect("HTTP/2");
-        tokio::spawn(connection);
-        Self { speech, sender: Sender::Two(sender) }
+        let stream = TokioIo::new(stream);
+        let sender = match speech {
+            Speech::Http1 | Speech::Http1Tls => {
+                let (sender, connection) = http1::handshake(stream).await.expect("HTTP/1");
+                tokio::spawn(connection.with_upgrades());
+                Sender::One(sender)
+            }
+            Speech::Http2Tls => {
+                let (sender, connection) =
+                    http2::handshake(TokioExecutor::new(), stream).await.expect("HTTP/2");
+                tokio::spawn(connection);
+                Sender::Two(sender)
+            }
+        };
+        Self { speech, sender }
     }
 
     pub const fn speech(&self) -> Speech {
@@ -217,6 +224,14 @@ impl Visitor {
                 sender.ready().await?;
                 sender.send_request(request).await
             }
+        }
+    }
+
+    /// The same connection once more, for another stream.
+    pub fn twin(&self) -> Self {
+        match &self.sender {
+            Sender::One(_) => panic!("a connection of HTTP/1 has one request at a time"),
+            Sender::Two(sender) => Self { speech: self.speech, sender: Sender::Two(sender.clone()) },
         }
     }
 

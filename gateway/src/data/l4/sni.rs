@@ -95,7 +95,12 @@ async fn carry_from(
 /// Whether a listener has, or had a moment ago, a place for connections that ask for this name (empty: for none).
 #[must_use]
 pub fn is_known(worker: &Worker, listener: &Listener, name: &str) -> bool {
-    let snapshot = worker.snapshot();
+    is_known_in(&worker.snapshot(), listener, name)
+}
+
+/// As [`is_known`], by this snapshot.
+#[must_use]
+pub fn is_known_in(snapshot: &Snapshot, listener: &Listener, name: &str) -> bool {
     listener.router.find_tls(&snapshot.tunnels, name).is_some()
         || snapshot.tunnels.is_tls_away(name, clock::now())
 }

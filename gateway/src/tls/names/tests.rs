@@ -41,6 +41,38 @@ fn unknown_names_are_refused_where_that_is_wanted_but_not_clients_without_a_name
 }
 
 #[test]
+fn hosts_of_one_certificate_are_together_and_others_are_not() {
+    let authority = Authority::new();
+    let first = authority.pair("first", &["first.test", "*.first.test"]);
+    let other = authority.pair("other", &["other.test", "more.other.test"]);
+    let names = names(vec![first, other], UnknownName::Refuse);
+    for (asked, host) in [
+        ("first.test", "first.test"),
+        ("first.test", "www.first.test"),
+        ("www.first.test", "first.test"),
+        ("www.first.test", "ftp.first.test"),
+        ("other.test", "more.other.test"),
+        ("", "first.test"),
+        ("", "10.0.0.1"),
+        ("", "[::1]"),
+    ] {
+        assert!(names.are_together(asked, host), "{asked:?} and {host:?}");
+    }
+    for (asked, host) in [
+        ("first.test", "other.test"),
+        ("first.test", "a.b.first.test"),
+        ("first.test", ".first.test"),
+        ("first.test", "10.0.0.1"),
+        ("other.test", "first.test"),
+        ("other.test", "third.other.test"),
+        ("", "other.test"),
+        ("gone.test", "first.test"),
+    ] {
+        assert!(!names.are_together(asked, host), "{asked:?} and {host:?}");
+    }
+}
+
+#[test]
 fn the_client_chooses_among_kinds_of_keys_and_we_prefer_ecdsa() {
     let authority = Authority::new();
     let rsa = read(&authority.write("rsa", &["a.test"], &rsa_key(), -1..90));
