@@ -119,7 +119,9 @@ impl Ground {
         );
         world.instead.push((web.clone(), format!("{web}\n  - {secure}")));
         world.rest = match way {
-            Way::Takeover => format!("tunnels: {{ serve: true, pool: {{ {pool} }} }}\naccess_log: stdout"),
+            Way::Takeover => format!(
+                "tunnels: {{ serve: true, pool: {{ {pool} }} }}\npools: [ {{ name: default, {pool} }} ]\naccess_log: stdout"
+            ),
             Way::Vhost => format!(
                 "takeover: {{ http: false }}\ntunnels: {{ serve: false }}\n\
                  pools: [ {{ name: all, {pool} }} ]\nroutes: [ {{ pool: all }} ]\naccess_log: stdout"
@@ -169,7 +171,7 @@ impl Ground {
         let fits = |line: &serde_json::Value| line["target"] == target;
         until(&format!("a line for {target}"), SOON, async || {
             let log = self.world.gateway().log();
-            log.lines().filter_map(|line| serde_json::from_str(line).ok()).filter(fits).next_back()
+            log.lines().filter_map(|line| serde_json::from_str(line).ok()).rfind(fits)
         })
         .await
         .unwrap_or_else(|error| panic!("{error}\n{}", self.world.gateway().log()))
