@@ -2,133 +2,24 @@
 
 #![allow(clippy::panic, reason = "a failed test shows why")]
 
+#[path = "common/grpc.rs"]
+mod grpc;
 #[path = "common/takeover.rs"]
 mod takeover;
 
 use std::{
     collections::BTreeMap,
-    future::poll_fn,
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::SeqCst},
-    },
+    sync::atomic::Ordering::SeqCst,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use frp_gateway_loadtest::lab::{Frpc, Proxy, until};
-use h2::{RecvStream, SendStream, client::SendRequest, server::SendResponse};
-use http::{HeaderMap, Request, Response};
+use grpc::{App, HOST, ask, begin, call, end, message, messages, receive, request, send, speak, status};
+use h2::client::SendRequest;
+use http::Request;
 use takeover::{SOON, World};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    task::JoinHandle,
-    time::timeout,
-};
-
-/// One message as gRPC frames it.
-fn message(text: &str) -> Bytes {
-    let mut framed = vec![0];
-    framed.extend(u32::try_from(text.len()).expect("short").to_be_bytes());
-    framed.extend(text.as_bytes());
-    framed.into()
-}
-
-fn trailers(status: u8) -> HeaderMap {
-    let mut trailers = HeaderMap::new();
-    trailers.insert("grpc-status", u16::from(status).into());
-    trailers
-}
-
-/// Sends as much as there is room for, until all is sent.
-async fn send(stream: &mut SendStream<Bytes>, mut bytes: Bytes) -> Result<(), h2::Error> {
-    while !bytes.is_empty() {
-        stream.reserve_capacity(bytes.len());
-        let Some(room) = poll_fn(|cx| stream.poll_capacity(cx)).await else {
-            return Err(h2::Reason::CANCEL.into());
-        };
-        let part = bytes.split_to(room?.min(bytes.len()));
-        stream.send_data(part, false)?;
-    }
-    Ok(())
-}
-
-/// Bytes that have come, up to `count`, or all to the end.
-async fn receive(stream: &mut RecvStream, count: usize) -> Result<Vec<u8>, h2::Error> {
-    let mut all = Vec::new();
-    while all.len() < count {
-        let Some(part) = stream.data().await else { break };
-        let part = part?;
-        drop(stream.flow_control().release_capacity(part.len()));
-        all.extend_from_slice(&part);
-    }
-    Ok(all)
-}
-
-/// A gRPC application by hand: `/t.T/Echo` gives back message by message as they come, `/t.T/Missing` says NOT_FOUND without a
-/// body, `/t.T/Hang` never answers.
-struct App {
-    address: SocketAddr,
-    calls: Arc<AtomicUsize>,
-    task: JoinHandle<()>,
-}
-
-impl Drop for App {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-impl App {
-    async fn start(name: &'static str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = listener.local_addr().expect("bound");
-        let calls = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&calls);
-        let task = tokio::spawn(async move {
-            let mut connections = tokio::task::JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
-                let count = Arc::clone(&count);
-                connections.spawn(async move {
-                    let Ok(mut connection) = h2::server::handshake(stream).await else { return };
-                    let mut calls = tokio::task::JoinSet::new();
-                    while let Some(Ok((request, respond))) = connection.accept().await {
-                        count.fetch_add(1, SeqCst);
-                        calls.spawn(Self::serve(name, request, respond));
-                    }
-                });
-            }
-        });
-        Self { address, calls, task }
-    }
-
-    async fn serve(name: &'static str, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
-        assert_eq!(request.headers().get("te").map(|te| te.as_bytes()), Some(&b"trailers"[..]));
-        let (parts, mut body) = request.into_parts();
-        let head = Response::builder().header("content-type", "application/grpc").header("x-app", name);
-        match parts.uri.path() {
-            "/t.T/Hang" => std::future::pending().await,
-            "/t.T/Missing" => {
-                let head = head.header("grpc-status", 5).header("grpc-message", "no such thing");
-                drop(respond.send_response(head.body(()).expect("a head"), true));
-            }
-            _ => {
-                // The head comes before the first message: streams in both directions want that.
-                let Ok(mut stream) = respond.send_response(head.body(()).expect("a head"), false) else {
-                    return;
-                };
-                while let Some(Ok(part)) = body.data().await {
-                    drop(body.flow_control().release_capacity(part.len()));
-                    if send(&mut stream, part).await.is_err() {
-                        return;
-                    }
-                }
-                drop(stream.send_trailers(trailers(0)));
-            }
-        }
-    }
-}
+use tokio::{net::TcpStream, time::timeout};
 
 /// Two frps with an frpc and an application each, one host; visitors by HTTP/2.
 struct Fleet {
@@ -149,7 +40,7 @@ impl Fleet {
         let (mut apps, mut frpc) = (Vec::new(), Vec::new());
         for (at, name) in ["one", "two"].into_iter().enumerate() {
             let app = App::start(name).await;
-            let proxy = Proxy::http("rpc", app.address, &["rpc.test"]).metadata("gw_protocol", "h2c");
+            let proxy = Proxy::http("rpc", app.address, &[HOST]).metadata("gw_protocol", "h2c");
             frpc.push(world.frpc(at, "alice", vec![proxy]).await);
             apps.push(app);
         }
@@ -168,55 +59,8 @@ impl Fleet {
     }
 
     async fn caller(&self) -> SendRequest<Bytes> {
-        let stream = TcpStream::connect(self.world.web).await.expect("in");
-        let (sender, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
-        tokio::spawn(connection);
-        sender
+        speak(TcpStream::connect(self.world.web).await.expect("in")).await
     }
-}
-
-fn request(method: &str) -> http::request::Builder {
-    Request::post(format!("http://rpc.test/t.T/{method}"))
-        .header("content-type", "application/grpc")
-        .header("te", "trailers")
-}
-
-/// How a call ended.
-struct Ended {
-    app: String,
-    body: Vec<u8>,
-    status: Option<u8>,
-    http: u16,
-}
-
-fn status(fields: &HeaderMap) -> Option<u8> {
-    fields.get("grpc-status")?.to_str().ok()?.parse().ok()
-}
-
-async fn begin(
-    sender: &SendRequest<Bytes>,
-    request: Request<()>,
-) -> Result<(h2::client::ResponseFuture, SendStream<Bytes>), h2::Error> {
-    sender.clone().ready().await?.send_request(request, false)
-}
-
-async fn end(response: Response<RecvStream>) -> Result<Ended, h2::Error> {
-    let (head, mut stream) = response.into_parts();
-    let body = receive(&mut stream, usize::MAX).await?;
-    let late = stream.trailers().await?;
-    let app = head.headers.get("x-app").and_then(|app| app.to_str().ok()).unwrap_or_default().to_owned();
-    let status = late.as_ref().and_then(status).or_else(|| self::status(&head.headers));
-    Ok(Ended { app, body, status, http: head.status.as_u16() })
-}
-
-/// Sends these messages, and waits for the end.
-async fn call(sender: &SendRequest<Bytes>, method: &str, messages: &[&str]) -> Result<Ended, h2::Error> {
-    let (response, mut stream) = begin(sender, request(method).body(()).expect("a request")).await?;
-    for text in messages {
-        send(&mut stream, message(text)).await?;
-    }
-    stream.send_data(Bytes::new(), true)?;
-    end(timeout(SOON, response).await.expect("in time")?).await
 }
 
 #[tokio::test]
@@ -256,6 +100,45 @@ async fn messages_flow_both_ways_at_once() {
 }
 
 #[tokio::test]
+async fn a_stream_of_messages_becomes_one_answer_and_one_request_a_stream() {
+    let fleet = Fleet::start().await;
+    let caller = fleet.caller().await;
+    let texts: Vec<_> = (0..1000).map(|number| "x".repeat(number)).collect();
+    let texts: Vec<_> = texts.iter().map(String::as_str).collect();
+    let collected = call(&caller, "Collect", &texts).await.expect("an answer");
+    let bytes = texts.iter().map(|text| text.len() + 5).sum::<usize>();
+    let said = format!("1000 messages, {bytes} bytes");
+    assert_eq!((collected.status, messages(&collected.body)), (Some(0), vec![said.as_bytes()]));
+    let counted = ask(&caller, request("Count").header("x-count", 1000), &["go"]).await.expect("an answer");
+    let heard = messages(&counted.body);
+    assert_eq!((counted.status, heard.len()), (Some(0), 1000));
+    for (number, heard) in heard.into_iter().enumerate() {
+        assert!(heard == format!("{number}: {}", "x".repeat(number)).as_bytes(), "message {number}");
+    }
+    let nothing = call(&caller, "Collect", &[]).await.expect("an answer");
+    assert_eq!((nothing.status, messages(&nothing.body)), (Some(0), vec![&b"0 messages, 0 bytes"[..]]));
+    let nothing = ask(&caller, request("Count").header("x-count", 0), &["go"]).await.expect("an answer");
+    assert_eq!((nothing.status, nothing.body.len()), (Some(0), 0));
+}
+
+#[tokio::test]
+async fn metadata_and_what_an_error_says_pass_as_they_are() {
+    let fleet = Fleet::start().await;
+    let caller = fleet.caller().await;
+    let failed = ask(&caller, request("Fail").header("x-meta-bin", "/+8"), &["x"]).await.expect("an answer");
+    assert_eq!(
+        (failed.http, failed.status, messages(&failed.body)),
+        (200, Some(9), vec![&b"one"[..], b"two"])
+    );
+    assert_eq!(failed.head["x-meta-bin"], "/+8", "of the request, and of the answer's head");
+    let last = &failed.trailers;
+    assert_eq!(
+        (&last["grpc-message"], &last["x-detail-bin"]),
+        (&"not%20now: %E2%9C%97".parse().expect("a value"), &"AAECA/8".parse().expect("a value"))
+    );
+}
+
+#[tokio::test]
 async fn each_call_of_a_connection_is_balanced_for_itself() {
     let fleet = Fleet::start().await;
     let caller = fleet.caller().await;
@@ -285,6 +168,15 @@ async fn a_deadline_ends_a_call_with_its_status_and_others_go_on() {
 }
 
 #[tokio::test]
+async fn a_deadline_in_the_middle_of_an_answer_ends_it_with_its_status() {
+    let fleet = Fleet::start().await;
+    let caller = fleet.caller().await;
+    let late = ask(&caller, request("Forever").header("grpc-timeout", "300m"), &["x"]).await.expect("an end");
+    assert_eq!((late.http, late.status, messages(&late.body)), (200, Some(4), vec![&b"the only one"[..]]));
+    assert_eq!(status(&late.trailers), Some(4), "behind the message");
+}
+
+#[tokio::test]
 async fn what_the_gateway_refuses_it_says_as_grpc_does() {
     let fleet = Fleet::start().await;
     let caller = fleet.caller().await;
@@ -301,7 +193,7 @@ async fn what_the_gateway_refuses_it_says_as_grpc_does() {
 }
 
 #[tokio::test]
-async fn a_client_that_is_killed_ends_its_calls_and_new_ones_go_to_its_twin() {
+async fn a_client_that_is_killed_ends_its_calls_as_unavailable_and_new_ones_go_to_its_twin() {
     let mut fleet = Fleet::start().await;
     let caller = fleet.caller().await;
     let mut open = Vec::new();
@@ -315,16 +207,47 @@ async fn a_client_that_is_killed_ends_its_calls_and_new_ones_go_to_its_twin() {
     }
     let twins: Vec<_> = open.iter().map(|(app, ..)| app.as_str()).collect();
     assert!(twins.contains(&"one") && twins.contains(&"two"), "{twins:?}");
+    // Two more, one at each, that have no head yet.
+    let before: Vec<_> = fleet.apps.iter().map(|app| app.calls.load(SeqCst)).collect();
+    let mut waiting = Vec::new();
+    for _ in 0..2 {
+        let (response, mut stream) =
+            begin(&caller, request("Hang").body(()).expect("a request")).await.expect("sent");
+        stream.send_data(message("x"), true).expect("sent");
+        waiting.push(response);
+    }
+    until("one to hang at each", SOON, async || {
+        let now: Vec<_> = fleet.apps.iter().map(|app| app.calls.load(SeqCst)).collect();
+        now.iter().zip(&before).all(|(now, before)| *now == before + 1).then_some(())
+    })
+    .await
+    .expect("they arrive");
     fleet.frpc[0].kill9();
     for (app, response, mut stream) in open {
         if app == "two" {
             stream.send_data(Bytes::new(), true).expect("sent");
             assert_eq!(end(response).await.expect("unharmed").status, Some(0));
         } else {
-            let ended = timeout(SOON, end(response)).await.expect("it ends");
-            assert!(ended.as_ref().map_or(true, |ended| ended.status != Some(0)), "it must not look whole");
+            let ended = timeout(SOON, end(response)).await.expect("it ends").expect("in the words of gRPC");
+            assert_eq!(
+                (ended.status, messages(&ended.body)),
+                (Some(14), vec![&b"x"[..]]),
+                "UNAVAILABLE, behind it"
+            );
         }
     }
+    // The other one hangs for ever.
+    let first = timeout(SOON, futures_util::future::select_all(waiting))
+        .await
+        .expect("it ends")
+        .0
+        .expect("an answer");
+    let ended = end(first).await.expect("an end");
+    assert_eq!(
+        (ended.http, ended.status, ended.body.len()),
+        (200, Some(14), 0),
+        "it may have run: not repeated"
+    );
     for _ in 0..20 {
         let ended = call(&caller, "Echo", &["x"]).await.expect("an answer");
         assert_eq!((ended.app.as_str(), ended.status), ("two", Some(0)));
