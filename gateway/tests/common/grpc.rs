@@ -283,10 +283,18 @@ pub async fn ask(
     request: http::request::Builder,
     messages: &[&str],
 ) -> Result<Ended, h2::Error> {
-    let (response, mut stream) = begin(sender, request.body(()).expect("a request")).await?;
-    for text in messages {
-        send(&mut stream, message(text)).await?;
-    }
-    stream.send_data(Bytes::new(), true)?;
-    timeout(SOON, async { end(response.await?).await }).await.expect("in time")
+    let exchange = async {
+        let (response, mut stream) = begin(sender, request.body(()).expect("a request")).await?;
+        let sending = async {
+            for text in messages {
+                send(&mut stream, message(text)).await?;
+            }
+            stream.send_data(Bytes::new(), true)
+        };
+        // What comes back is read meanwhile: the application may not take the rest before.
+        let receiving = async { end(response.await?).await };
+        let (ended, ()) = tokio::try_join!(receiving, sending)?;
+        Ok(ended)
+    };
+    timeout(SOON, exchange).await.expect("in time")
 }
