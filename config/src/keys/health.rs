@@ -4,10 +4,15 @@ use super::{DAY, HOUR, Kind, OFF, Section, defaults, optional, required};
 
 pub(crate) static HEALTH: Section = Section {
     title: "pools[].health",
-    about: "Active health checks. Exactly one of `tcp` and `http`.",
+    about: "Active health checks. Exactly one of `tcp`, `http` and `grpc`.",
     keys: &[
         optional("tcp", Kind::Section(&TCP_CHECK), "A probe is a TCP connect: `tcp: {}`."),
         optional("http", Kind::Section(&HTTP_CHECK), "A probe is an HTTP request; status and body decide."),
+        optional(
+            "grpc",
+            Kind::Section(&GRPC_CHECK),
+            "A probe is a call of the gRPC health protocol; for pools of tunnels that are taken over.",
+        ),
         defaults("interval", Kind::Duration(10, HOUR), "2s", "Time between two probes."),
         optional(
             "fast_interval",
@@ -53,6 +58,17 @@ pub(crate) static HTTP_CHECK: Section = Section {
         ("method", "remove it: probes are GET requests"),
         ("headers", "remove it; CHANGELOG.md will tell when it comes"),
     ],
+};
+
+pub(crate) static GRPC_CHECK: Section = Section {
+    title: "pools[].health.grpc",
+    about: "What a gRPC probe asks (`grpc.health.v1.Health/Check`); `SERVING` is the one good answer. `grpc: {}` asks about \
+            the server as a whole.",
+    keys: &[
+        defaults("host", Kind::Authority, "localhost", "`:authority` of the call."),
+        optional("service", Kind::Text, "The service asked about; without it, the server as a whole."),
+    ],
+    planned: &[],
 };
 
 pub(crate) static OUTLIER: Section = Section {

@@ -18,7 +18,7 @@ pub(crate) use acme::{ACME, EXTERNAL_ACCOUNT, ON_DEMAND};
 pub(crate) use affinity::{AFFINITY, AFFINITY_COOKIE, SOURCE_IP};
 pub(crate) use elsewhere::elsewhere;
 pub(crate) use frps::{FRPS, FRPS_ADMIN, LIMITS as FRPS_LIMITS};
-pub(crate) use health::{HEALTH, HTTP_CHECK, OUTLIER, SUCCESS_RATIO, TCP_CHECK};
+pub(crate) use health::{GRPC_CHECK, HEALTH, HTTP_CHECK, OUTLIER, SUCCESS_RATIO, TCP_CHECK};
 pub(crate) use listeners::{LIMITS, LISTENER, TIMEOUTS};
 pub(crate) use pools::{BALANCE, HOLD, LOCALITY, MEMBER, POOL, PREFER, SELECTOR};
 pub(crate) use process::{ACCESS_LOG, ADMIN, ROOT, RUNTIME};

@@ -252,6 +252,13 @@ pub enum HealthCheck {
         /// Text that the first 64 KiB of the body must contain; `None` = the body is not looked at.
         body: Option<String>,
     },
+    /// A call of the gRPC health protocol (`grpc.health.v1.Health/Check`), over HTTP/2 in clear; `SERVING` is healthy.
+    Grpc {
+        /// `:authority` of the call. Default `localhost`.
+        host: String,
+        /// The service asked about. Default empty: the server as a whole.
+        service: String,
+    },
 }
 
 /// Ejection of members by what real traffic shows.

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use super::field;
 use crate::{
     keys::{self, Kind},
-    model::{Health, HealthCheck},
+    model::{Carries, Health, HealthCheck, Pool},
     read::{At, Ctx, Fault, Fields, authority, duration, statuses, text, url_path, wrong_type},
 };
 
@@ -18,24 +19,29 @@ pub(super) fn health(ctx: &mut Ctx<'_>, at: &At<'_>) -> Option<Health> {
     let fast_interval = fields.read(ctx, "fast_interval", duration);
     let jitter = fields.percent(ctx, "jitter");
     let (rise, fall) = (fields.u32(ctx, "rise"), fields.u32(ctx, "fall"));
-    let check = match (fields.get("tcp"), fields.get("http")) {
-        (Some(at), None) => {
+    let check = match (fields.get("tcp"), fields.get("http"), fields.get("grpc")) {
+        (Some(at), None, None) => {
             Fields::open(ctx, &at, &keys::TCP_CHECK);
             HealthCheck::Tcp
         }
-        (None, Some(at)) => http_check(ctx, &at),
-        (None, None) if !at.is_map() && !at.is_null() => return None, // the wrong type was reported
-        (None, None) => {
+        (None, Some(at), None) => http_check(ctx, &at),
+        (None, None, Some(at)) => grpc_check(ctx, &at),
+        (None, None, None) if !at.is_map() && !at.is_null() => return None, // the wrong type was reported
+        (None, None, None) => {
             ctx.push(
-                Fault::error(at, "no-health-check", "neither tcp nor http is given")
-                    .help("write \"tcp: {}\" or \"http: { host: app.example.com }\" into it"),
+                Fault::error(at, "no-health-check", "neither tcp nor http nor grpc is given")
+                    .help("write \"tcp: {}\", \"http: { host: app.example.com }\" or \"grpc: {}\" into it"),
             );
             return None;
         }
-        (Some(_), Some(http)) => {
+        (tcp, http, grpc) => {
+            let given = [("tcp", &tcp), ("http", &http), ("grpc", &grpc)];
+            let given: Vec<_> = given.iter().filter_map(|(name, at)| at.as_ref().map(|_| *name)).collect();
+            let both = if given.len() == 2 { "both " } else { "" };
+            let at = grpc.as_ref().or(http.as_ref()).unwrap_or(at);
             ctx.push(
-                Fault::error(&http, "two-health-checks", "both tcp and http are given")
-                    .help("keep one; an http probe connects anyhow"),
+                Fault::error(at, "two-health-checks", format!("{both}{} are given", given.join(" and ")))
+                    .help("keep one; every probe connects anyhow"),
             );
             return None;
         }
@@ -63,6 +69,26 @@ pub(super) fn health(ctx: &mut Ctx<'_>, at: &At<'_>) -> Option<Health> {
     Some(Health { check, interval, fast_interval, jitter, timeout, rise, fall })
 }
 
+/// A gRPC probe must get through to the application, and frps's vhost speaks HTTP/1.1 to it.
+pub(super) fn reachable(ctx: &mut Ctx<'_>, fields: &Fields<'_>, pool: &Pool) {
+    let check = pool.health.as_ref().map(|health| &health.check);
+    if let (Some(HealthCheck::Grpc { .. }), None, Carries::Http) = (check, &pool.tunnels, pool.carries)
+        && let Some(at) = fields.get("health").and_then(|at| field(&at, "grpc"))
+    {
+        ctx.push(
+            Fault::error(
+                &at,
+                "grpc-through-vhost",
+                "frps's vhost speaks HTTP/1.1 to the application: a gRPC probe would never succeed",
+            )
+            .help(
+                "write \"health: { http: { host: HOST } }\" or \"health: { tcp: {} }\", or make the pool of tunnels that are \
+                 taken over: \"tunnels: { domain: HOST }\"",
+            ),
+        );
+    }
+}
+
 fn http_check(ctx: &mut Ctx<'_>, at: &At<'_>) -> HealthCheck {
     let fields = Fields::open(ctx, at, &keys::HTTP_CHECK);
     HealthCheck::Http {
@@ -70,6 +96,14 @@ fn http_check(ctx: &mut Ctx<'_>, at: &At<'_>) -> HealthCheck {
         path: fields.read(ctx, "path", url_path).unwrap_or_default(),
         expect: fields.read(ctx, "expect", expect).unwrap_or_default(),
         body: fields.read(ctx, "body", body),
+    }
+}
+
+fn grpc_check(ctx: &mut Ctx<'_>, at: &At<'_>) -> HealthCheck {
+    let fields = Fields::open(ctx, at, &keys::GRPC_CHECK);
+    HealthCheck::Grpc {
+        host: fields.read(ctx, "host", authority).unwrap_or_default(),
+        service: fields.read(ctx, "service", text).unwrap_or_default(),
     }
 }
 

@@ -97,6 +97,7 @@ fn pool(
         absent_timeout: fields.duration(ctx, "absent_timeout"),
     };
     unopened::check(ctx, &fields, &pool);
+    health::reachable(ctx, &fields, &pool);
     pool
 }
 

@@ -30,12 +30,17 @@ pub(super) fn check(ctx: &mut Ctx<'_>, fields: &Fields<'_>, pool: &Pool) {
             )
             .help("remove health: a member that nobody listens at is found by its visitors' datagrams"),
         );
-    } else if let (Some(at), Some(HealthCheck::Http { .. })) =
+    } else if let (Some(at), Some(check)) =
         (fields.get("health"), pool.health.as_ref().map(|health| &health.check))
+        && let Some(word) = match check {
+            HealthCheck::Tcp => None,
+            HealthCheck::Http { .. } => Some("http"),
+            HealthCheck::Grpc { .. } => Some("grpc"),
+        }
     {
-        let at = field(&at, "http").unwrap_or(at);
+        let at = field(&at, word).unwrap_or(at);
         ctx.push(
-            Fault::error(&at, "not-visible", format!("{what}: an http probe would get no answer"))
+            Fault::error(&at, "not-visible", format!("{what}: a probe by {word} would get no answer"))
                 .help("write \"health: { tcp: {} }\""),
         );
     }

@@ -66,8 +66,8 @@ pub enum Effect {
     },
     /// Stop probing.
     StopProbe(ProbeKey),
-    /// Begin to probe; the present verdict is kept until a streak changes it.
-    StartProbe(ProbeKey, Health),
+    /// Begin to probe, in HTTP/2 if `true`; the present verdict is kept until a streak changes it.
+    StartProbe(ProbeKey, bool, Health),
     /// Stop watching a pool for outliers.
     StopWatch {
         /// Name of the pool.

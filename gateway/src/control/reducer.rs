@@ -5,7 +5,7 @@ mod tunnels;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use frp_gateway_config::model::{AccessLog, Config, FrpsAdmin, Health, Listener, Pool};
+use frp_gateway_config::model::{AccessLog, Config, FrpsAdmin, Health, Listener, Pool, PoolProtocol};
 
 use self::tunnels::Seen;
 use super::{
@@ -154,10 +154,11 @@ fn probes(before: Option<&Config>, config: &Config) -> impl Iterator<Item = Effe
     let (stop, start) = difference(&before.map(wanted_probes).unwrap_or_default(), wanted_probes(config));
     stop.into_iter()
         .map(Effect::StopProbe)
-        .chain(start.into_iter().map(|(key, health)| Effect::StartProbe(key, health)))
+        .chain(start.into_iter().map(|(key, (h2c, health))| Effect::StartProbe(key, h2c, health)))
 }
 
-fn wanted_probes(config: &Config) -> BTreeMap<ProbeKey, Health> {
+/// What is asked, and whether in HTTP/2.
+fn wanted_probes(config: &Config) -> BTreeMap<ProbeKey, (bool, Health)> {
     let mut wanted = BTreeMap::new();
     for pool in &config.pools {
         let Some(health) = &pool.health else { continue };
@@ -166,7 +167,8 @@ fn wanted_probes(config: &Config) -> BTreeMap<ProbeKey, Health> {
                 && let Some(endpoint) = EndpointId::of(frps, pool.carries, member.port)
             {
                 let endpoint = endpoint.spoken_to_by(pool);
-                wanted.insert(ProbeKey { pool: pool.name.clone(), endpoint }, health.clone());
+                let h2c = pool.protocol == PoolProtocol::H2c;
+                wanted.insert(ProbeKey { pool: pool.name.clone(), endpoint }, (h2c, health.clone()));
             }
         }
     }

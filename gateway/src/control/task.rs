@@ -231,7 +231,7 @@ pub struct Control {
     /// Configured address of the plugin listener, and what serves it.
     plugin_server: Option<(SocketAddr, Running)>,
     /// Probes of tunnels: they come and go with them.
-    tunnel_probes: HashMap<ProbeKey, Running>,
+    tunnel_probes: HashMap<ProbeKey, (bool, Running)>,
     /// The configuration has changed: what probes do may be another thing.
     probes_are_old: bool,
     seeds: RandomState,
@@ -520,8 +520,8 @@ impl Control {
                     self.pollers.insert(frps, both.map(Running));
                 }
                 Effect::StopProbe(key) => drop(self.probes.remove(&key)),
-                Effect::StartProbe(key, health) => {
-                    if let Some(probed) = self.identities.probed(&key.pool, &key.endpoint) {
+                Effect::StartProbe(key, h2c, health) => {
+                    if let Some(probed) = self.identities.probed(&key.pool, &key.endpoint, h2c) {
                         let probe = active::probe(probed, health, self.rng());
                         self.probes.insert(key, Running(tokio::spawn(probe).abort_handle()));
                     }
@@ -907,15 +907,18 @@ impl Control {
             let (Some(_), Some(health)) = (&pool.tunnels, &pool.health) else { continue };
             for member in &compiled.members {
                 let key = ProbeKey { pool: pool.name.clone(), endpoint: member.endpoint.id.clone() };
-                let running = before.remove(&key).filter(|_| !self.probes_are_old).unwrap_or_else(|| {
+                let h2c = member.speaks_h2c(compiled);
+                let fits = |(asks, _): &(bool, Running)| *asks == h2c && !self.probes_are_old;
+                let running = before.remove(&key).filter(fits).unwrap_or_else(|| {
                     let probed = Probed {
                         pool: pool.name.clone(),
                         endpoint: Arc::clone(&member.endpoint),
+                        h2c,
                         member: Arc::clone(&member.state),
                         bell: Arc::clone(&compiled.bell),
                     };
                     let probe = active::probe(probed, health.clone(), self.rng());
-                    Running(tokio::spawn(probe).abort_handle())
+                    (h2c, Running(tokio::spawn(probe).abort_handle()))
                 });
                 self.tunnel_probes.insert(key, running);
             }

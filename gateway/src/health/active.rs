@@ -17,7 +17,7 @@ use std::{
 use frp_gateway_config::model::{Health, HealthCheck};
 use http_body_util::{BodyExt, Empty};
 use hyper::{
-    Request,
+    Request, Response,
     body::{Bytes, Incoming},
     client::conn::http1,
     header::{CONNECTION, HOST, USER_AGENT},
@@ -33,11 +33,17 @@ use tokio::{
 };
 use tokio_rustls::TlsConnector;
 
-use super::streak::Streak;
+use super::{
+    grpc::{self, Refused},
+    streak::Streak,
+};
 use crate::{
     clock,
     snapshot::{Endpoint, MemberState},
 };
+
+/// Who asks.
+pub(super) const AGENT: &str = concat!("frp-gateway-probe/", env!("CARGO_PKG_VERSION"));
 
 /// As much of a body is looked at.
 const BODY_LOOKED_AT: usize = 64 * 1024;
@@ -57,6 +63,8 @@ pub enum ProbeFailure {
     Status(u16),
     /// The body lacks the expected text.
     Body,
+    /// An application that speaks gRPC says that it doesn't serve.
+    NotServing(Refused),
     /// The connection broke, or what came is not HTTP.
     Broken(String),
 }
@@ -70,6 +78,7 @@ impl fmt::Display for ProbeFailure {
             Self::Timeout(deadline) => write!(f, "no answer within {deadline:?}"),
             Self::Status(status) => write!(f, "status {status}"),
             Self::Body => f.write_str("the body lacks the expected text"),
+            Self::NotServing(said) => said.fmt(f),
             Self::Broken(error) => write!(f, "broken answer: {error}"),
         }
     }
@@ -82,6 +91,8 @@ pub struct Probed {
     pub pool: String,
     /// The endpoint.
     pub endpoint: Arc<Endpoint>,
+    /// It is spoken to in HTTP/2.
+    pub h2c: bool,
     /// What the pool has learnt about it.
     pub member: Arc<MemberState>,
     /// Where the pool's outlier watch is woken.
@@ -90,14 +101,14 @@ pub struct Probed {
 
 /// Probes until aborted. Goes on from the verdict it finds, so a changed interval forgets nothing.
 pub async fn probe(probed: Probed, health: Health, mut rng: Rng) {
-    let Probed { pool, endpoint, member, bell } = probed;
+    let Probed { pool, endpoint, h2c, member, bell } = probed;
     let mut streak = Streak::new(member.is_healthy(), health.rise, health.fall);
     let mut comeback = Comeback::default();
     // Many probes begin at the same reload; their first ones are spread over an interval.
     tokio::time::sleep(health.interval.mul_f64(rng.f64())).await;
     loop {
         let begun = Instant::now();
-        let result = once(&endpoint, &health).await;
+        let result = once(&endpoint, h2c, &health).await;
         if reaches_application(&health.check)
             && comeback.observe(result.is_ok(), member.ejected_until(), health.rise)
         {
@@ -127,7 +138,7 @@ fn pause(health: &Health, in_doubt: bool, rng: &mut Rng) -> Duration {
 const fn reaches_application(check: &HealthCheck) -> bool {
     match check {
         HealthCheck::Tcp => false,
-        HealthCheck::Http { .. } => true,
+        HealthCheck::Http { .. } | HealthCheck::Grpc { .. } => true,
     }
 }
 
@@ -157,13 +168,13 @@ impl Comeback {
     }
 }
 
-/// One probe within its deadline.
+/// One probe within its deadline. `h2c`: the endpoint is spoken to in HTTP/2.
 ///
 /// # Errors
 /// Why it failed.
-pub async fn once(endpoint: &Endpoint, health: &Health) -> Result<(), ProbeFailure> {
+pub async fn once(endpoint: &Endpoint, h2c: bool, health: &Health) -> Result<(), ProbeFailure> {
     let addresses = endpoint.addresses();
-    timeout(health.timeout, attempt(endpoint, &addresses, &health.check))
+    timeout(health.timeout, attempt(endpoint, &addresses, h2c, health))
         .await
         .unwrap_or(Err(ProbeFailure::Timeout(health.timeout)))
 }
@@ -171,7 +182,8 @@ pub async fn once(endpoint: &Endpoint, health: &Health) -> Result<(), ProbeFailu
 async fn attempt(
     endpoint: &Endpoint,
     addresses: &[SocketAddr],
-    check: &HealthCheck,
+    h2c: bool,
+    health: &Health,
 ) -> Result<(), ProbeFailure> {
     if addresses.is_empty() {
         return Err(ProbeFailure::Unresolved);
@@ -184,48 +196,46 @@ async fn attempt(
     {
         return Err(ProbeFailure::Connect("the port isn't this tunnel's any more".into()));
     }
-    let Some(tls) = &endpoint.tls else { return ask(stream, check).await };
+    let Some(tls) = &endpoint.tls else { return ask(stream, h2c, health).await };
     let (config, name) = tls.with(&endpoint.id.host).map_err(|error| ProbeFailure::Tls(error.to_string()))?;
     let stream = TlsConnector::from(config).connect(name, stream).await;
-    ask(stream.map_err(|error| ProbeFailure::Tls(error.to_string()))?, check).await
+    ask(stream.map_err(|error| ProbeFailure::Tls(error.to_string()))?, h2c, health).await
 }
 
 /// What there is to ask once a connection is there.
-async fn ask(stream: impl AsyncRead + AsyncWrite + Unpin, check: &HealthCheck) -> Result<(), ProbeFailure> {
-    match check {
+async fn ask(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    h2c: bool,
+    health: &Health,
+) -> Result<(), ProbeFailure> {
+    match &health.check {
         HealthCheck::Tcp => Ok(()),
         HealthCheck::Http { host, path, expect, body } => {
-            http(stream, host, path, expect, body.as_deref()).await
+            let judge = |answer| judge(answer, expect, body.as_deref());
+            if h2c { http2(stream, host, path, judge).await } else { http1(stream, host, path, judge).await }
         }
+        HealthCheck::Grpc { host, service } => grpc::check(stream, host, service, health.timeout).await,
     }
 }
 
-/// `GET path`, judged by its status and, where text is wanted, by its body.
-async fn http(
+/// `GET path` over HTTP/1.1.
+async fn http1<F: Future<Output = Result<(), ProbeFailure>>>(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     host: &str,
     path: &str,
-    expect: &[(u16, u16)],
-    text: Option<&str>,
+    judge: impl FnOnce(Response<Incoming>) -> F,
 ) -> Result<(), ProbeFailure> {
     let request = Request::get(path)
         .header(HOST, host)
         .header(CONNECTION, "close")
-        .header(USER_AGENT, concat!("frp-gateway-probe/", env!("CARGO_PKG_VERSION")))
+        .header(USER_AGENT, AGENT)
         .body(Empty::<Bytes>::new())
         .map_err(|error| ProbeFailure::Broken(error.to_string()))?;
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
     let exchange = async {
         let answer = sender.send_request(request).await.map_err(|error| broken(&error))?;
-        let status = answer.status().as_u16();
-        if !expect.iter().any(|(low, high)| (*low..=*high).contains(&status)) {
-            return Err(ProbeFailure::Status(status));
-        }
-        match text {
-            None => Ok(()), // the body is not waited for
-            Some(text) => contains(answer.into_body(), text.as_bytes()).await,
-        }
+        judge(answer).await
     };
     let (mut exchange, mut connection) = (pin!(exchange), pin!(connection));
     tokio::select! {
@@ -233,6 +243,36 @@ async fn http(
         result = &mut exchange => result,
         // It may end in the same moment as the answer is complete; without one, `exchange` says why.
         _ended = &mut connection => exchange.await,
+    }
+}
+
+/// `GET path` over HTTP/2 in clear.
+async fn http2<F: Future<Output = Result<(), ProbeFailure>>>(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    host: &str,
+    path: &str,
+    judge: impl FnOnce(Response<Incoming>) -> F,
+) -> Result<(), ProbeFailure> {
+    let request = Request::get(format!("http://{host}{path}"))
+        .header(USER_AGENT, AGENT)
+        .body(Empty::<Bytes>::new())
+        .map_err(|error| ProbeFailure::Broken(error.to_string()))?;
+    grpc::exchange(stream, request, judge).await
+}
+
+/// An answer, by its status and, where text is wanted, by its body.
+async fn judge(
+    answer: Response<Incoming>,
+    expect: &[(u16, u16)],
+    text: Option<&str>,
+) -> Result<(), ProbeFailure> {
+    let status = answer.status().as_u16();
+    if !expect.iter().any(|(low, high)| (*low..=*high).contains(&status)) {
+        return Err(ProbeFailure::Status(status));
+    }
+    match text {
+        None => Ok(()), // the body is not waited for
+        Some(text) => contains(answer.into_body(), text.as_bytes()).await,
     }
 }
 
@@ -256,7 +296,7 @@ async fn contains(mut body: Incoming, text: &[u8]) -> Result<(), ProbeFailure> {
     }
 }
 
-fn broken(error: &hyper::Error) -> ProbeFailure {
+pub(super) fn broken(error: &hyper::Error) -> ProbeFailure {
     ProbeFailure::Broken(error.to_string())
 }
 

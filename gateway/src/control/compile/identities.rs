@@ -169,12 +169,13 @@ impl Identities {
         self.listeners.get(name).or_else(|| self.retired_named(name)).map(|listener| listener.slot)
     }
 
-    /// What a probe asks and sets.
+    /// What a probe asks and sets. `h2c`: in HTTP/2.
     #[must_use]
-    pub fn probed(&self, pool: &str, endpoint: &EndpointId) -> Option<Probed> {
+    pub fn probed(&self, pool: &str, endpoint: &EndpointId, h2c: bool) -> Option<Probed> {
         Some(Probed {
             pool: pool.to_owned(),
             endpoint: Arc::clone(self.endpoints.get(endpoint)?),
+            h2c,
             member: Arc::clone(self.members.get(&(pool.to_owned(), endpoint.clone()))?),
             bell: Arc::clone(&self.pools.get(pool)?.bell),
         })

@@ -85,7 +85,7 @@ fn words(effects: &[Effect]) -> Vec<String> {
             Effect::StopPoller { frps } => format!("stop poller {frps}"),
             Effect::StartPoller { frps, .. } => format!("start poller {frps}"),
             Effect::StopProbe(key) => format!("stop probe {}/{}", key.pool, key.endpoint.frps),
-            Effect::StartProbe(key, _) => format!("start probe {}/{}", key.pool, key.endpoint.frps),
+            Effect::StartProbe(key, _, _) => format!("start probe {}/{}", key.pool, key.endpoint.frps),
             Effect::StopWatch { pool } => format!("stop watch {pool}"),
             Effect::StartWatch { pool } => format!("start watch {pool}"),
             Effect::StartMigration { frps } => format!("empty {frps}"),

@@ -74,7 +74,7 @@ fn body_check(path: &str, text: &str) -> HealthCheck {
 #[tokio::test]
 async fn the_body_decides_where_text_is_wanted() {
     let endpoint = endpoint(app().await);
-    let probe = async |path: &str, text: &str| once(&endpoint, &health(body_check(path, text))).await;
+    let probe = async |path: &str, text: &str| once(&endpoint, false, &health(body_check(path, text))).await;
     assert_eq!(probe("/page", "all is well").await, Ok(()));
     assert_eq!(probe("/page", "all is lost").await, Err(ProbeFailure::Body));
     assert_eq!(probe("/bad", "").await, Err(ProbeFailure::Status(500)), "the status comes first");
@@ -85,10 +85,10 @@ async fn the_body_decides_where_text_is_wanted() {
 #[tokio::test]
 async fn text_over_two_pieces_is_found_without_waiting_for_the_end() {
     let endpoint = endpoint(app().await);
-    assert_eq!(once(&endpoint, &health(body_check("/never-ends", "two"))).await, Ok(()));
+    assert_eq!(once(&endpoint, false, &health(body_check("/never-ends", "two"))).await, Ok(()));
     let mut health = health(body_check("/never-ends", "four"));
     health.timeout = Duration::from_millis(50);
-    let waited = once(&endpoint, &health).await;
+    let waited = once(&endpoint, false, &health).await;
     assert_eq!(waited, Err(ProbeFailure::Timeout(health.timeout)), "the deadline holds for the body, too");
 }
 
@@ -133,6 +133,7 @@ async fn an_ejected_endpoint_is_asked_back_by_http_probes_but_not_by_connects() 
         health.rise = 2;
         let probed = Probed {
             pool: "p".into(),
+            h2c: false,
             endpoint: Arc::clone(&endpoint),
             member: Arc::clone(&member),
             bell: Arc::clone(&bell),
@@ -152,9 +153,9 @@ async fn an_ejected_endpoint_is_asked_back_by_http_probes_but_not_by_connects() 
 #[tokio::test]
 async fn the_status_decides() {
     let endpoint = endpoint(app().await);
-    assert_eq!(once(&endpoint, &health(http_check("/good?x=1"))).await, Ok(()));
-    assert_eq!(once(&endpoint, &health(http_check("/missing"))).await, Ok(()), "404 is expected here");
-    assert_eq!(once(&endpoint, &health(http_check("/bad"))).await, Err(ProbeFailure::Status(500)));
+    assert_eq!(once(&endpoint, false, &health(http_check("/good?x=1"))).await, Ok(()));
+    assert_eq!(once(&endpoint, false, &health(http_check("/missing"))).await, Ok(()), "404 is expected here");
+    assert_eq!(once(&endpoint, false, &health(http_check("/bad"))).await, Err(ProbeFailure::Status(500)));
 }
 
 #[tokio::test]
@@ -162,7 +163,7 @@ async fn a_silent_endpoint_fails_at_the_deadline() {
     let endpoint = endpoint(app().await);
     let mut health = health(http_check("/slow"));
     health.timeout = Duration::from_millis(20);
-    assert_eq!(once(&endpoint, &health).await, Err(ProbeFailure::Timeout(health.timeout)));
+    assert_eq!(once(&endpoint, false, &health).await, Err(ProbeFailure::Timeout(health.timeout)));
 }
 
 #[tokio::test]
@@ -174,9 +175,9 @@ async fn what_is_not_http_fails() {
             drop(stream)
         }
     });
-    let result = once(&endpoint, &health(http_check("/"))).await;
+    let result = once(&endpoint, false, &health(http_check("/"))).await;
     assert!(matches!(result, Err(ProbeFailure::Broken(_))), "{result:?}");
-    assert_eq!(once(&endpoint, &health(HealthCheck::Tcp)).await, Ok(()), "a connect is all TCP asks");
+    assert_eq!(once(&endpoint, false, &health(HealthCheck::Tcp)).await, Ok(()), "a connect is all TCP asks");
 }
 
 #[tokio::test]
@@ -184,8 +185,13 @@ async fn probes_take_an_endpoint_out_and_bring_it_back() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (endpoint, verdict) = (endpoint(address), Arc::new(MemberState::new(1, None)));
-    let probed =
-        Probed { pool: "p".into(), endpoint, member: Arc::clone(&verdict), bell: Arc::new(Notify::new()) };
+    let probed = Probed {
+        pool: "p".into(),
+        endpoint,
+        h2c: false,
+        member: Arc::clone(&verdict),
+        bell: Arc::new(Notify::new()),
+    };
     let probe = probe(probed, health(HealthCheck::Tcp), Rng::seeded(1));
     let probing = tokio::spawn(probe);
     drop(listener);
