@@ -30,9 +30,11 @@ struct Fleet {
 
 impl Fleet {
     async fn start() -> Self {
-        let mut world =
-            World::fleet(&["a", "b"], "access_log: stdout\ntunnels: { serve: true }", |options| options)
-                .await;
+        Self::with("access_log: stdout\ntunnels: { serve: true }").await
+    }
+
+    async fn with(rest: &str) -> Self {
+        let mut world = World::fleet(&["a", "b"], rest, |options| options).await;
         let web = format!("{{ name: web, bind: \"{}\" }}", world.web);
         let both = format!("{{ name: web, bind: \"{}\", protocol: http, http2: on }}", world.web);
         world.instead.push((web, both));
@@ -251,5 +253,48 @@ async fn a_client_that_is_killed_ends_its_calls_as_unavailable_and_new_ones_go_t
     for _ in 0..20 {
         let ended = call(&caller, "Echo", &["x"]).await.expect("an answer");
         assert_eq!((ended.app.as_str(), ended.status), ("two", Some(0)));
+    }
+}
+
+#[tokio::test]
+async fn an_application_that_says_it_does_not_serve_gets_no_calls_until_it_does() {
+    let fleet = Fleet::with(&format!(
+        "tunnels: {{ serve: false }}
+pools:
+  - name: rpc
+    tunnels: {{ domain: {HOST} }}
+    health: {{ grpc: {{ service: t.T }}, interval: 100ms, jitter: 0%, fall: 2, rise: 2 }}
+routes: [ {{ match: {{ host: {HOST} }}, pools: [rpc] }} ]"
+    ))
+    .await;
+    let caller = fleet.caller().await;
+    // Which applications answer ten calls.
+    let answering = async || {
+        let mut apps = BTreeMap::new();
+        for _ in 0..10 {
+            let ended = call(&caller, "Echo", &["x"]).await.expect("an answer");
+            assert_eq!(ended.status, Some(0), "no call fails");
+            *apps.entry(ended.app).or_insert(0) += 1;
+        }
+        apps
+    };
+    let only_two = BTreeMap::from([("two".to_owned(), 10)]);
+    let both = BTreeMap::from([("one".to_owned(), 5), ("two".to_owned(), 5)]);
+    until("both to be in turn", SOON, async || (answering().await == both).then_some(()))
+        .await
+        .expect("they are");
+    for (status, words) in [(2, "NOT_SERVING"), (3, "SERVICE_UNKNOWN")] {
+        fleet.apps[0].serving.store(status, SeqCst);
+        until(words, SOON, async || (answering().await == only_two).then_some(()))
+            .await
+            .expect("it is left out");
+        fleet.apps[0].serving.store(1, SeqCst);
+        until("it to be back", SOON, async || (answering().await == both).then_some(()))
+            .await
+            .expect("it is");
+        let log = fleet.world.gateway.as_ref().expect("it runs").log();
+        let told =
+            log.lines().filter(|line| line.contains("endpoint unhealthy") && line.contains(words)).count();
+        assert_eq!(told, 1, "{log}");
     }
 }

@@ -13,7 +13,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicU8, AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -101,6 +101,8 @@ pub fn messages(mut bytes: &[u8]) -> Vec<&[u8]> {
 pub struct App {
     pub address: SocketAddr,
     pub calls: Arc<AtomicUsize>,
+    /// What it says of its health (`ServingStatus`). Such calls aren't counted.
+    pub serving: Arc<AtomicU8>,
     task: JoinHandle<()>,
 }
 
@@ -124,36 +126,57 @@ impl App {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let calls = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&calls);
+        let serving = Arc::new(AtomicU8::new(1));
+        let (count, health) = (Arc::clone(&calls), Arc::clone(&serving));
         let task = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                let (count, tls) = (Arc::clone(&count), tls.clone());
+                let (count, health, tls) = (Arc::clone(&count), Arc::clone(&health), tls.clone());
                 connections.spawn(async move {
                     match tls {
-                        None => Self::connection(name, stream, count).await,
+                        None => Self::connection(name, stream, count, health).await,
                         Some(tls) => {
                             let Ok(stream) = tls.accept(stream).await else { return };
-                            Self::connection(name, stream, count).await;
+                            Self::connection(name, stream, count, health).await;
                         }
                     }
                 });
             }
         });
-        Self { address, calls, task }
+        Self { address, calls, serving, task }
     }
 
     async fn connection<S: AsyncRead + AsyncWrite + Unpin>(
         name: &'static str,
         stream: S,
         count: Arc<AtomicUsize>,
+        health: Arc<AtomicU8>,
     ) {
         let Ok(mut connection) = h2::server::handshake(stream).await else { return };
         let mut calls = JoinSet::new();
         while let Some(Ok((request, respond))) = connection.accept().await {
+            if request.uri().path() == "/grpc.health.v1.Health/Check" {
+                let status = health.load(SeqCst);
+                calls.spawn(async move { drop(Self::tell(status, request, respond).await) });
+                continue;
+            }
             count.fetch_add(1, SeqCst);
             calls.spawn(async move { drop(Self::serve(name, request, respond).await) });
         }
+    }
+
+    /// Answers a health check about `t.T`.
+    async fn tell(
+        status: u8,
+        request: Request<RecvStream>,
+        mut respond: SendResponse<Bytes>,
+    ) -> Result<(), h2::Error> {
+        let mut body = request.into_body();
+        assert_eq!(receive(&mut body, usize::MAX).await?, b"\0\0\0\0\x05\x0a\x03t.T");
+        let head = Response::builder().header("content-type", "application/grpc").body(()).expect("a head");
+        let mut stream = respond.send_response(head, false)?;
+        send(&mut stream, Bytes::from(vec![0, 0, 0, 0, 2, 8, status])).await?;
+        stream.send_trailers(trailers(0))
     }
 
     async fn serve(
