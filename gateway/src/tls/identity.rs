@@ -31,7 +31,7 @@ pub struct ClientIdentity {
     pub common_name: Option<Box<str>>,
     /// Serial number, lower-case hex.
     pub serial: Box<str>,
-    /// Distinguished name of the issuer.
+    /// Distinguished name of the issuer, in one line.
     pub issuer: Box<str>,
     /// SHA-256 of the leaf, lower-case hex.
     pub fingerprint: Box<str>,
@@ -80,7 +80,7 @@ impl ClientIdentity {
             dns,
             common_name,
             serial: hex(parsed.raw_serial()),
-            issuer: parsed.issuer().to_string().into(),
+            issuer: plain(&parsed.issuer().to_string()).into(),
             fingerprint: hex(&Sha256::digest(leaf)),
             name: Box::default(),
             fields: Box::default(),
@@ -211,6 +211,21 @@ fn visible(text: &str) -> String {
     }
     // Fields lose spaces at their ends.
     out.trim().to_owned()
+}
+
+/// Control characters percent-encoded: what is told of a certificate is one line.
+pub(super) fn plain(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for char in text.chars() {
+        if char.is_control() {
+            for byte in char.encode_utf8(&mut [0; 4]).bytes() {
+                out.push_str(&format!("%{byte:02X}"));
+            }
+        } else {
+            out.push(char);
+        }
+    }
+    out
 }
 
 fn hex(bytes: &[u8]) -> Box<str> {

@@ -8,6 +8,8 @@ use x509_parser::{
     oid_registry::OID_PKIX_ACCESS_DESCRIPTOR_CA_ISSUERS, prelude::FromDer, public_key::PublicKey,
 };
 
+use super::identity::plain;
+
 /// Smallest RSA key that is served, bits.
 pub const LEAST_RSA_BITS: usize = 2048;
 
@@ -88,7 +90,7 @@ impl Leaf {
             alternative.map_err(|error| format!("its subject alternative names are malformed: {error}"))?;
         let general = alternative.iter().flat_map(|extension| &extension.value.general_names);
         let names = general.filter_map(|name| match name {
-            GeneralName::DNSName(name) => Some(name.trim_end_matches('.').to_ascii_lowercase()),
+            GeneralName::DNSName(name) => Some(plain(name.trim_end_matches('.')).to_ascii_lowercase()),
             _ => None,
         });
         let (key, rsa_bits) = match cert.public_key().parsed() {
@@ -110,8 +112,8 @@ impl Leaf {
         let zeros = serial.iter().take_while(|byte| **byte == 0).count();
         Ok(Self {
             names: names.collect(),
-            subject: cert.subject().to_string(),
-            issuer: cert.issuer().to_string(),
+            subject: plain(&cert.subject().to_string()),
+            issuer: plain(&cert.issuer().to_string()),
             issuer_der: cert.issuer().as_raw().to_vec(),
             serial: serial[zeros..].to_vec(),
             not_before: at(cert.validity().not_before.timestamp()),
