@@ -63,13 +63,20 @@ struct World {
 
 impl World {
     async fn start(life: Duration) -> Self {
+        Self::with(life, &[], &[]).await
+    }
+
+    /// With profiles beside the default one, and for accounts of these alone.
+    async fn with(life: Duration, profiles: &[(&str, Duration)], external: &[(&str, &str)]) -> Self {
         let own = Authority::new();
         own.issue("pebble", &["127.0.0.1"]);
         own.issue("default", &["default.test"]);
         let mut held = FreePorts::new();
         let (http, tls) = (held.take().expect("a port"), held.take().expect("a port"));
         let (certificate, key) = (own.path("pebble.pem"), own.path("pebble.key"));
-        let options = PebbleOptions { certificate, key, http, tls, life };
+        let profiles = profiles.iter().map(|(name, life)| ((*name).to_owned(), *life)).collect();
+        let external = external.iter().map(|(id, key)| ((*id).to_owned(), (*key).to_owned())).collect();
+        let options = PebbleOptions { certificate, key, http, tls, life, profiles, external };
         let pebble = Pebble::start(&options).await.expect("pebble starts");
         Self { own, pebble, storage: tempfile::tempdir().expect("a folder"), http, tls, _held: held }
     }
@@ -94,7 +101,12 @@ impl World {
     }
 
     async fn gateway(&self, yaml: &str) -> Gateway {
-        let options = GatewayOptions::new(env!("CARGO_BIN_EXE_frp-gateway"), yaml);
+        self.gateway_with(yaml, "").await
+    }
+
+    /// With this in the environment.
+    async fn gateway_with(&self, yaml: &str, key: &str) -> Gateway {
+        let options = GatewayOptions::new(env!("CARGO_BIN_EXE_frp-gateway"), yaml).env("ACME_KEY", key);
         Gateway::start_with(options).await.unwrap_or_else(|error| panic!("{error}\n{yaml}"))
     }
 
@@ -450,4 +462,34 @@ async fn an_authority_that_says_it_is_too_much_is_left_alone_for_as_long_as_it_s
     }
     assert_eq!(asked.load(SeqCst), before, "{}", gateway.log());
     assert!(before <= 3, "{before}");
+}
+
+#[tokio::test]
+async fn an_account_is_bound_to_an_external_one_and_orders_go_by_the_profile() {
+    const KEY: &str = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W";
+    const OTHER: &str = "b10lLJs8l1GPIzsLP0s6pMt8O0XVGnfTaCeROxQM0BIt2XrJMDHJZBM5NuQmQJQH";
+    let day = Duration::from_secs(24 * 3600);
+    let world = World::with(LONG, &[("daily", day)], &[("kid-1", KEY)]).await;
+    let external = "external_account: { key_id: kid-1, hmac_key: \"${ACME_KEY}\" }";
+    let acme = format!("challenges: http-01, names: [named.lab.test], profile: daily, {external}");
+    let yaml = world.yaml("127.0.0.1", &acme, NOWHERE, "");
+    let mut gateway = world.gateway_with(&yaml, OTHER).await;
+    until_orders(&gateway, "failed", 1).await;
+    until_logged(&gateway, "no certificate").await;
+    assert!(!gateway.log().contains(OTHER), "the key is told: {}", gateway.log());
+    gateway.sigterm();
+    gateway.wait_exit(SOON).await.expect("it ends");
+    let gateway = world.gateway_with(&yaml, KEY).await;
+    world.until_trusted("named.lab.test", &gateway).await;
+    let shown = gateway.api("/api/v1/certificates").await.expect("the API answers");
+    let left = shown.as_array().into_iter().flatten().find(|one| one["source"] == "acme");
+    let left = left.and_then(|one| one["seconds_left"].as_u64()).unwrap_or_default();
+    assert!((day.as_secs() - 3600..=day.as_secs()).contains(&left), "not by the profile: {shown}");
+    // It is renewed after two thirds of its life, and the metric tells when.
+    let next = until("the metric", SOON, async || {
+        gateway.metric("frp_gateway_acme_next_renewal_seconds", &[]).await.ok()?
+    })
+    .await
+    .unwrap_or_else(|error| panic!("{error}\n{}", gateway.log()));
+    assert!((0.5..0.7).contains(&(next / day.as_secs_f64())), "{next} s");
 }

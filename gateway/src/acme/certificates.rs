@@ -1,6 +1,16 @@
 //! The certificates that came from the authority, where handshakes find them.
 
-use std::{collections::HashMap, future::Future, path::PathBuf, pin::Pin, sync::Arc, time::SystemTime};
+use std::{
+    collections::HashMap,
+    future::Future,
+    path::PathBuf,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use arc_swap::ArcSwap;
 use frp_gateway_config::model::Certificate;
@@ -61,6 +71,8 @@ pub struct Certificates {
     listeners: ArcSwap<Vec<String>>,
     proofs: Arc<Proofs>,
     stats: Arc<Stats>,
+    /// When the first is due to be renewed, Unix seconds; 0 = never.
+    next_renewal: AtomicU64,
     wishes: mpsc::Sender<Box<str>>,
 }
 
@@ -69,7 +81,8 @@ impl Certificates {
     #[must_use]
     pub fn new(proofs: Arc<Proofs>, stats: Arc<Stats>) -> (Self, mpsc::Receiver<Box<str>>) {
         let (wishes, wished) = mpsc::channel(WISHES);
-        (Self { held: ArcSwap::default(), listeners: ArcSwap::default(), proofs, stats, wishes }, wished)
+        let (held, listeners, next_renewal) = (ArcSwap::default(), ArcSwap::default(), AtomicU64::new(0));
+        (Self { held, listeners, proofs, stats, next_renewal, wishes }, wished)
     }
 
     /// All of them.
@@ -81,6 +94,12 @@ impl Certificates {
     /// Puts these in force, for handshakes to come.
     pub fn put(&self, held: Map) {
         self.held.store(Arc::new(held));
+    }
+
+    /// When the first of them is due to be renewed.
+    pub fn set_next_renewal(&self, at: Option<SystemTime>) {
+        let at = at.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).map_or(0, |since| since.as_secs());
+        self.next_renewal.store(at, Relaxed);
     }
 
     /// Who serves them.
@@ -114,6 +133,11 @@ impl MoreCertificates for Certificates {
 
     fn orders(&self) -> Vec<(&'static str, u64)> {
         Ended::ALL.iter().map(|ended| (ended.word(), self.stats.of(*ended))).collect()
+    }
+
+    fn next_renewal(&self) -> Option<SystemTime> {
+        let at = self.next_renewal.load(Relaxed);
+        (at > 0).then(|| UNIX_EPOCH + Duration::from_secs(at))
     }
 
     fn shown(&self) -> Vec<CertificateView> {

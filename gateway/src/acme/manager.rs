@@ -344,8 +344,14 @@ impl Manager {
         self.names.values().filter(|state| state.work.as_ref().is_some_and(|work| work.ordering)).count()
     }
 
-    /// Does what is due.
+    /// Does what is due, and tells what is due next.
     async fn act(&mut self) {
+        self.act_now().await;
+        let wanted = self.names.iter().filter(|(name, _)| self.wanted.contains_key(*name));
+        self.parts.acme.certificates.set_next_renewal(wanted.filter_map(|(_, state)| state.due).min());
+    }
+
+    async fn act_now(&mut self) {
         if self.follow_at.is_some_and(|at| at <= Instant::now()) {
             self.follow().await;
         }

@@ -185,6 +185,8 @@ table! {
         "Certificates whose files hold something newer that cannot be served."
     ACME_ORDERS: Counter "frp_gateway_acme_orders_total" ["result"]
         "Orders of certificates by how they ended: issued, renewed, failed (the authority refused, or saw no proof; the log has its words), unreachable (no answer), limited (the authority wants fewer), shared (another gateway had it); refused: not ordered, since nobody may have one for the name, or its user no more."
+    ACME_NEXT_RENEWAL: Gauge "frp_gateway_acme_next_renewal_seconds" []
+        "Seconds until the first certificate of the authority is due to be renewed, negative while that is late; no series while there is none. Late by more than an hour: the log has the reason."
     BUILD_INFO: Gauge "frp_gateway_build_info" ["version"]
         "Always 1; the version is the label."
 }

@@ -1,6 +1,6 @@
 //! Certificates that no file of the configuration names.
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{future::Future, pin::Pin, sync::Arc, time::SystemTime};
 
 use rustls::sign::CertifiedKey;
 
@@ -25,6 +25,11 @@ pub trait MoreCertificates: std::fmt::Debug + Send + Sync {
     /// How orders have ended since the start, by words for metrics. Default none.
     fn orders(&self) -> Vec<(&'static str, u64)> {
         Vec::new()
+    }
+
+    /// When the first of them is due to be renewed; in the past while that doesn't succeed. Default never.
+    fn next_renewal(&self) -> Option<SystemTime> {
+        None
     }
 
     /// What operators are shown. Default nothing.

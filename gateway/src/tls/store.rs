@@ -363,6 +363,12 @@ impl Store {
         self.more.get().map_or_else(Vec::new, |more| more.orders())
     }
 
+    /// When the first certificate that comes at run time is due to be renewed; in the past while that doesn't succeed.
+    #[must_use]
+    pub fn next_renewal(&self) -> Option<SystemTime> {
+        self.more.get()?.next_renewal()
+    }
+
     /// Certificates as operators see them: those of files in the order of their paths, then others.
     #[must_use]
     pub fn shown(&self, now: SystemTime) -> Vec<CertificateView> {

@@ -25,6 +25,10 @@ pub struct PebbleOptions {
     pub tls: u16,
     /// How long its certificates live, whole seconds.
     pub life: Duration,
+    /// Profiles beside the default one, and how long their certificates live, whole seconds.
+    pub profiles: Vec<(String, Duration)>,
+    /// Accounts are made for those alone who have one of these: key ids, and HMAC keys (base64url). Empty = for everybody.
+    pub external: Vec<(String, String)>,
 }
 
 /// A running authority. It forgets everything when it ends. Signals and log come from [`Process`].
@@ -124,7 +128,12 @@ async fn listens(process: &mut Process, address: SocketAddr) -> Result<(), LabEr
 }
 
 fn config(options: &PebbleOptions, directory: SocketAddr, management: SocketAddr) -> String {
-    let PebbleOptions { certificate, key, http, tls, life } = options;
+    let PebbleOptions { certificate, key, http, tls, life, profiles, external } = options;
+    let profile = |life: &Duration| serde_json::json!({ "description": "as the test wants it", "validityPeriod": life.as_secs() });
+    let mut all = serde_json::Map::from_iter([("default".to_owned(), profile(life))]);
+    all.extend(profiles.iter().map(|(name, life)| (name.clone(), profile(life))));
+    let external: serde_json::Map<_, _> =
+        external.iter().map(|(id, key)| (id.clone(), key.clone().into())).collect();
     serde_json::json!({ "pebble": {
         "listenAddress": directory.to_string(),
         "managementListenAddress": management.to_string(),
@@ -133,10 +142,11 @@ fn config(options: &PebbleOptions, directory: SocketAddr, management: SocketAddr
         "httpPort": http,
         "tlsPort": tls,
         "ocspResponderURL": "",
-        "externalAccountBindingRequired": false,
+        "externalAccountBindingRequired": !external.is_empty(),
+        "externalAccountMACKeys": external,
         "retryAfter": { "authz": 1, "order": 1 },
         "keyAlgorithm": "ecdsa",
-        "profiles": { "default": { "description": "as the test wants it", "validityPeriod": life.as_secs() } },
+        "profiles": all,
     } })
     .to_string()
 }

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashSet},
     sync::{Arc, atomic::Ordering::Relaxed},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use frp_gateway_config::model::Carries;
@@ -231,6 +231,17 @@ fn certificates(families: &mut Families, store: &Store) {
     for ended in Ended::ALL {
         let count = orders.iter().find(|(word, _)| *word == ended.word()).map_or(0, |(_, count)| *count);
         families.add(super::ACME_ORDERS, &[ended.word()], count);
+    }
+    if let Some(at) = store.next_renewal() {
+        families.add_signed(super::ACME_NEXT_RENEWAL, &[], seconds_until(at));
+    }
+}
+
+fn seconds_until(at: SystemTime) -> i64 {
+    let whole = |span: Duration| i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
+    match at.duration_since(SystemTime::now()) {
+        Ok(left) => whole(left),
+        Err(over) => -whole(over.duration()),
     }
 }
 
