@@ -87,6 +87,18 @@ async fn a_scrape_has_every_metric_of_the_reference_and_no_other() {
     assert_eq!(scraped, documented);
 }
 
+#[test]
+fn the_alerts_ask_for_metrics_that_there_are() {
+    let rules = include_str!("../../../../deploy/prometheus/alerts.yaml");
+    let words = rules.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+    let asked: BTreeSet<_> =
+        words.filter(|word| word.starts_with("frp_gateway_") || word.starts_with("process_")).collect();
+    let known: BTreeSet<_> =
+        TABLE.iter().map(|metric| metric.name).chain(PROCESS.map(|(name, ..)| name)).collect();
+    assert!(asked.len() >= 10, "{asked:?}");
+    assert!(asked.is_subset(&known), "not there: {:?}", asked.difference(&known));
+}
+
 #[tokio::test]
 async fn shards_are_summed_and_untouched_request_series_left_out() {
     let text = scrape().await;
