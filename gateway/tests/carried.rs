@@ -26,7 +26,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use frp_gateway_loadtest::{demo::DemoApp, lab::Proxy};
+use frp_gateway_loadtest::lab::Proxy;
 use futures_util::{SinkExt, StreamExt};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Frame, SizeHint};
@@ -35,7 +35,9 @@ use raw::App;
 use takeover::{SOON, app};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
     sync::broadcast,
+    task::JoinSet,
     time::timeout,
 };
 use tokio_tungstenite::{
@@ -56,15 +58,12 @@ use ways::{Ground, HOST, Speech, Way, nothing, text};
 /// More than any exchange of this file takes in a debug build on a busy machine.
 const LONG: Duration = Duration::from_secs(600);
 
-async fn ground(way: Way, app: &DemoApp) -> Ground {
-    Ground::start(way, &["a"], vec![Proxy::http("web", app.addr(), &[HOST])], "hold: off").await
-}
-
 #[tokio::test]
 async fn a_websocket_echoes_large_and_fragmented_messages_and_ends_properly() {
     for way in Way::ALL {
         let app = app("one");
-        let ground = ground(way, &app).await;
+        let proxy = Proxy::http("web", app.addr(), &[HOST]);
+        let ground = Ground::start(way, &["a"], vec![proxy], "hold: off").await;
         for speech in Speech::ALL {
             let what = format!("{way:?}, {speech:?}");
             let mut visitor = ground.visitor(speech).await;
@@ -132,52 +131,84 @@ struct Events {
 }
 
 impl Events {
-    async fn start() -> Self {
+    /// By HTTP/2 with prior knowledge, or by HTTP/1.1.
+    async fn start(h2c: bool) -> Self {
         let (tell, _) = broadcast::channel::<String>(64);
         let source = tell.clone();
-        let app = App::start(move |mut stream| {
-            let mut events = source.subscribe();
+        let app = App::start(move |stream| {
+            let source = source.clone();
             tokio::spawn(async move {
-                let mut head = Vec::new();
-                while !head.ends_with(b"\r\n\r\n") {
-                    match stream.read_u8().await {
-                        Ok(byte) => head.push(byte),
-                        Err(_) => return,
-                    }
-                }
-                let answer: &[u8] = if head.starts_with(b"GET /events") {
-                    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+                // Whoever asks has gone, if anything breaks.
+                if h2c {
+                    drop(Self::by_http2(stream, source).await);
                 } else {
-                    b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"
-                };
-                if stream.write_all(answer).await.is_err() || !head.starts_with(b"GET /events") {
-                    return;
-                }
-                while let Ok(event) = events.recv().await {
-                    let chunk = if event.is_empty() {
-                        "0\r\n\r\n".to_owned()
-                    } else {
-                        format!("{:x}\r\n{event}\r\n", event.len())
-                    };
-                    if stream.write_all(chunk.as_bytes()).await.is_err() || event.is_empty() {
-                        return;
-                    }
+                    drop(Self::by_http1(stream, source.subscribe()).await);
                 }
             })
         })
         .await;
         Self { app, tell }
     }
+
+    async fn by_http1(mut stream: TcpStream, mut events: broadcast::Receiver<String>) -> std::io::Result<()> {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await?);
+        }
+        if !head.starts_with(b"GET /events") {
+            return stream.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n").await;
+        }
+        let answer =
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+        stream.write_all(answer).await?;
+        while let Ok(event) = events.recv().await {
+            if event.is_empty() {
+                return stream.write_all(b"0\r\n\r\n").await;
+            }
+            stream.write_all(format!("{:x}\r\n{event}\r\n", event.len()).as_bytes()).await?;
+        }
+        Ok(())
+    }
+
+    async fn by_http2(stream: TcpStream, source: broadcast::Sender<String>) -> Result<(), h2::Error> {
+        let mut connection = h2::server::handshake(stream).await?;
+        let mut streams = JoinSet::new();
+        while let Some(request) = connection.accept().await {
+            let (request, mut respond) = request?;
+            let mut events = source.subscribe();
+            streams.spawn(async move {
+                let head = http::Response::builder().header("content-type", "text/event-stream").body(());
+                let is_over = request.uri().path() != "/events";
+                let mut stream = respond.send_response(head.expect("a head"), is_over)?;
+                while let Ok(event) = events.recv().await {
+                    let is_last = event.is_empty();
+                    stream.send_data(event.into(), is_last)?;
+                    if is_last {
+                        break;
+                    }
+                }
+                Ok::<_, h2::Error>(())
+            });
+        }
+        Ok(())
+    }
 }
 
 #[tokio::test]
 async fn each_event_arrives_before_the_next_is_sent() {
-    for way in Way::ALL {
-        let events = Events::start().await;
-        let proxy = Proxy::http("web", events.app.address, &[HOST]);
+    let compressed = "transport.useCompression = true\ntransport.useEncryption = true";
+    for (way, h2c, more) in [
+        (Way::Takeover, false, ""),
+        (Way::Takeover, false, compressed),
+        (Way::Takeover, true, "metadatas.gw_protocol = \"h2c\""),
+        (Way::Vhost, false, ""),
+        (Way::Vhost, false, compressed),
+    ] {
+        let events = Events::start(h2c).await;
+        let proxy = Proxy::http("web", events.app.address, &[HOST]).line(more);
         let ground = Ground::start(way, &["a"], vec![proxy], "hold: off").await;
         for speech in Speech::ALL {
-            let what = format!("{way:?}, {speech:?}");
+            let what = format!("{way:?} {more}, {speech:?}");
             let mut visitor = ground.visitor(speech).await;
             let asked = timeout(SOON, visitor.ask("GET", "/events", nothing())).await;
             // Nothing has happened so far: even the head doesn't wait for the first event.
@@ -291,13 +322,14 @@ async fn both_ways(ground: &Ground, speech: Speech, size: u64, what: &str) {
 #[tokio::test]
 async fn large_bodies_pass_both_ways_at_once_whole_and_without_being_kept() {
     let long = std::env::var_os("FRP_GATEWAY_LONG_TESTS").is_some_and(|value| value == "1");
-    for way in Way::ALL {
+    for (way, protocol) in [(Way::Takeover, "h1"), (Way::Takeover, "h2c"), (Way::Vhost, "h1")] {
         let app = app("one");
-        let ground = ground(way, &app).await;
+        let proxy = Proxy::http("web", app.addr(), &[HOST]).metadata("gw_protocol", protocol);
+        let ground = Ground::start(way, &["a"], vec![proxy], "hold: off").await;
         for speech in Speech::ALL {
-            let what = format!("{way:?}, {speech:?}");
+            let what = format!("{way:?} {protocol}, {speech:?}");
             // The combination with the most between the two ends.
-            let whole = long || (way, speech) == (Way::Takeover, Speech::Http2Tls);
+            let whole = long || (way, protocol, speech) == (Way::Takeover, "h1", Speech::Http2Tls);
             let size = if whole { 1 << 30 } else { 32 << 20 };
             Box::pin(both_ways(&ground, speech, 4 << 20, &what)).await;
             let (_, before) = ground.memory();

@@ -12,7 +12,7 @@ use std::{convert::Infallible, net::SocketAddr};
 
 use bytes::Bytes;
 use frp_gateway_loadtest::lab::{Frpc, Proxy, until};
-use http_body_util::{BodyExt, Empty, Full, combinators::BoxBody};
+use http_body_util::{BodyExt, Empty, combinators::BoxBody};
 use hyper::{
     Request, Response,
     body::Incoming,
@@ -92,10 +92,6 @@ pub type Body = BoxBody<Bytes, Infallible>;
 
 pub fn nothing() -> Body {
     Empty::new().boxed()
-}
-
-pub fn whole(bytes: impl Into<Bytes>) -> Body {
-    Full::new(bytes.into()).boxed()
 }
 
 /// One frps, frpc for each proxy, and a gateway that takes them over or leaves them to the vhost.
