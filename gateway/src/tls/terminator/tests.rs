@@ -234,6 +234,47 @@ fn an_authority_that_looks_for_its_proof_gets_that_and_others_do_not() {
     assert!(leaf(&[ACME_TLS_ALPN], "a.test").is_err(), "a listener without acme");
 }
 
+/// Has one certificate for two names, and another one for a third.
+#[derive(Debug)]
+struct Two(Arc<CertifiedKey>, Arc<CertifiedKey>);
+
+impl MoreCertificates for Two {
+    fn find(&self, name: &str) -> Option<Arc<CertifiedKey>> {
+        match name {
+            "one.test" | "www.one.test" => Some(Arc::clone(&self.0)),
+            "two.test" => Some(Arc::clone(&self.1)),
+            _ => None,
+        }
+    }
+
+    fn challenge(&self, _name: &str) -> Option<Arc<CertifiedKey>> {
+        None
+    }
+}
+
+#[test]
+fn a_connection_covers_the_hosts_of_its_certificate_wherever_that_comes_from() {
+    let world = World::new(&settings(|listener| listener.tls.as_mut().unwrap().acme = true));
+    let own = world.terminator.names().all().to_vec();
+    let (one, two) = (world.authority.pair("one", &["one.test"]), world.authority.pair("two", &["two.test"]));
+    world.more.set(Arc::new(Two(Arc::clone(&one.certified), Arc::clone(&two.certified))));
+    let all = ["a.test", "b.test", "one.test", "www.one.test", "two.test"];
+    assert!(!world.terminator.is_strict());
+    for asked in all {
+        assert!(all.iter().all(|host| world.terminator.covers(asked, host)), "nobody looks at names");
+    }
+    world.terminator.put_names(names(own.clone(), UnknownName::Refuse, true));
+    assert!(world.terminator.is_strict());
+    for group in [&all[..2], &all[2..4], &all[4..]] {
+        for (asked, host) in group.iter().flat_map(|asked| all.iter().map(move |host| (asked, host))) {
+            let together = group.contains(host);
+            assert_eq!(world.terminator.covers(asked, host), together, "{asked} and {host}");
+        }
+    }
+    world.terminator.put_names(names(own, UnknownName::Refuse, false));
+    assert!(!world.terminator.covers("one.test", "www.one.test"), "a listener without acme");
+}
+
 #[test]
 fn a_thousand_swaps_fail_no_handshake() {
     let settings = settings(|listener| listener.tls.as_mut().unwrap().session_tickets = false);
