@@ -12,14 +12,18 @@ mod tls;
 #[path = "common/ways.rs"]
 mod ways;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, convert::Infallible};
 
+use bytes::Bytes;
 use frp_gateway_loadtest::{
     demo::DemoApp,
     lab::{Proxy, until},
 };
-use http_body_util::BodyExt;
-use hyper::{Request, Response, body::Incoming};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::{
+    Request, Response,
+    body::{Frame, Incoming},
+};
 use raw::{App, Site, gateway};
 use takeover::{SOON, app};
 use tls::{Authority, dial};
@@ -111,6 +115,38 @@ async fn streams_wait_for_their_tunnel_while_others_of_the_connection_go_on_and_
         let line = ground.logged("/echo?n=19").await;
         assert!(line["held_ms"].as_f64() > Some(0.0) && line["protocol"] == "HTTP/2", "{line}");
         assert!(held(&ground).await < 0.5, "{way:?}");
+    }
+}
+
+#[tokio::test]
+async fn thousands_of_small_messages_wait_for_their_tunnel_and_end_no_connection() {
+    const MESSAGES: usize = 6000;
+    let way = Way::ALL[0];
+    let (mut ground, apps, visitor) = two_hosts(way).await;
+    ground.frpc[0].kill9();
+    until_away(&ground, 0).await;
+    let upload = |method: &str| {
+        let messages =
+            (0..MESSAGES).map(|n| Ok::<_, Infallible>(Frame::data(Bytes::from(format!("{n:05}")))));
+        let body = BodyExt::boxed(StreamBody::new(futures_util::stream::iter(messages)));
+        let request = Request::builder().method(method).uri(format!("https://{HOST}/echo")).body(body);
+        let mut twin = visitor.twin();
+        tokio::spawn(
+            async move { text(twin.send(request.expect("a request")).await.expect("an answer")).await },
+        )
+    };
+    let waiting = [upload("POST"), upload("PUT")];
+    until_held(&ground, 2.0).await;
+    for _ in 0..10 {
+        let answer = timeout(SOON, visitor.twin().send(to("other.test", "/"))).await.expect("at once");
+        assert_eq!(answer.expect("the connection lives").status(), 200);
+    }
+    let _back = ground.world.frpc_unready(0, "alice", vec![proxy(&apps[0], HOST)]);
+    for waiting in waiting {
+        let said = timeout(SOON, waiting).await.expect("in time").expect("no panic");
+        let said: serde_json::Value =
+            serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"));
+        assert_eq!(said["body_length"], MESSAGES * 5, "{said}");
     }
 }
 

@@ -103,9 +103,9 @@ pub async fn serve(
             member,
             index,
             deadline,
-            // Somebody who is not known to have the tunnel is asked before the body leaves, because a request that
-            // may have run must not be repeated.
-            ask_first: !idempotent
+            // Somebody who is not known to have the tunnel is asked before the body leaves: a request that may have run
+            // must not be repeated, and a body that flows can't be.
+            ask_first: (!idempotent || body.upload.is_some())
                 && scratch.request.body != RequestBody::None
                 && scratch.request.body != RequestBody::Length(0)
                 && !scratch.request.expect_continue

@@ -34,6 +34,10 @@ use crate::snapshot::Listener;
 const STREAM_WINDOW: u32 = 256 * 1024;
 /// The same for all streams of a connection together, which bounds the memory that one connection can take.
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// What small DATA frames that wait for a slow application may cost (256 bytes less their length, each): 16,000 messages of a
+/// few bytes. Each takes some 200 bytes of ours, so a connection takes 3 MiB at most. Beyond that it ends, all its streams with
+/// it; the h2 crate's own 2,000 are what a stream of gRPC sends in a second.
+const SMALL_FRAMES: usize = 4 * 1024 * 1024;
 /// Bytes of answers that wait for the visitor's window, per stream.
 const SEND_BUFFER: usize = 64 * 1024;
 /// Streams that a visitor resets before we have looked at them (rapid reset, CVE-2023-44487), and those that we have reset
@@ -57,6 +61,7 @@ pub async fn serve(connection: Connection, stream: Stream, ahead: Buffer, settin
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(u32::try_from(listener.limits.head_bytes).unwrap_or(u32::MAX))
+        .data_frame_budget(SMALL_FRAMES)
         .max_send_buffer_size(SEND_BUFFER)
         .max_concurrent_reset_streams(RESETS)
         .max_pending_accept_reset_streams(RESETS)

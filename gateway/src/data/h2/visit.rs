@@ -26,6 +26,9 @@ mod tests;
 /// Bounds of answers' heads: they come from our own request path, which has its own.
 const LIMITS: HeadLimits = HeadLimits { head_bytes: 1 << 20, line_bytes: 64 * 1024, fields: 2000 };
 
+/// Parts of a body share a frame of up to this many bytes; a larger part is sent as it is.
+const FRAME: usize = 16 * 1024;
+
 /// Fields of most answers.
 const USUAL_FIELDS: usize = 16;
 
@@ -60,8 +63,9 @@ struct Outbound {
     state: State,
     /// Bytes of a head, or of chunk framing and trailers, that isn't complete.
     partial: Vec<u8>,
-    /// A part of the body that isn't sent: it may turn out to be the last.
-    held: Bytes,
+    /// A part of the body that isn't sent: it may turn out to be the last, and small parts share a frame. Visitors count small
+    /// frames that they haven't read, and hang up on too many.
+    held: Vec<u8>,
     broken: bool,
 }
 
@@ -113,7 +117,7 @@ impl Visit {
                 websocket: framing == Framing::Raw,
                 state: State::Head,
                 partial: Vec::new(),
-                held: Bytes::new(),
+                held: Vec::new(),
                 broken: false,
             },
         })
@@ -367,18 +371,27 @@ impl Outbound {
         if bytes.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        self.send_held()?;
+        if self.held.len() + bytes.len() > FRAME {
+            self.send_held()?;
+        }
         let Some(send) = &mut self.send else { return Poll::Ready(Err(gone())) };
-        send.reserve_capacity(bytes.len());
-        let mut room = send.capacity();
-        while room == 0 {
-            match ready!(send.poll_capacity(cx)) {
-                Some(Ok(more)) => room = more,
-                Some(Err(_)) | None => return Poll::Ready(Err(gone())),
+        send.reserve_capacity(self.held.len() + bytes.len());
+        let mut room = send.capacity().saturating_sub(self.held.len());
+        if room == 0 {
+            // The visitor gives room for what it has got.
+            self.send_held()?;
+            let Some(send) = &mut self.send else { return Poll::Ready(Err(gone())) };
+            send.reserve_capacity(bytes.len());
+            room = send.capacity();
+            while room == 0 {
+                match ready!(send.poll_capacity(cx)) {
+                    Some(Ok(more)) => room = more,
+                    Some(Err(_)) | None => return Poll::Ready(Err(gone())),
+                }
             }
         }
         let n = room.min(bytes.len());
-        self.held = Bytes::copy_from_slice(&bytes[..n]);
+        self.held.extend_from_slice(&bytes[..n]);
         Poll::Ready(Ok(n))
     }
 
@@ -388,7 +401,7 @@ impl Outbound {
         }
         let held = std::mem::take(&mut self.held);
         let send = self.send.as_mut().ok_or_else(gone)?;
-        send.send_data(held, false).map_err(|_reset| gone())
+        send.send_data(held.into(), false).map_err(|_reset| gone())
     }
 
     /// Ends the answer, with what is held as its last part.
@@ -398,7 +411,7 @@ impl Outbound {
             None => {
                 let held = std::mem::take(&mut self.held);
                 let send = self.send.as_mut().ok_or_else(gone)?;
-                send.send_data(held, true).map_err(|_reset| gone())
+                send.send_data(held.into(), true).map_err(|_reset| gone())
             }
             Some(trailers) => {
                 self.send_held()?;

@@ -298,7 +298,7 @@ pub(crate) fn certificate(bytes: &[u8]) {
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
     if let Ok(leaf) = Leaf::of(&der) {
         assert!(
-            leaf.names.iter().all(|name| !name.chars().any(|c| c.is_control() || c.is_uppercase())),
+            leaf.names.iter().all(|name| !name.chars().any(|c| c.is_control() || c.is_ascii_uppercase())),
             "{:?}",
             leaf.names
         );
