@@ -7,6 +7,7 @@
 //! TCP connect doesn't: it reaches the frps whatever the application behind the tunnel does.
 
 use std::{
+    error::Error,
     fmt,
     net::SocketAddr,
     pin::pin,
@@ -65,6 +66,10 @@ pub enum ProbeFailure {
     Body,
     /// An application that speaks gRPC says that it doesn't serve.
     NotServing(Refused),
+    /// gRPC is asked for where only HTTP/1.1 gets through.
+    Vhost,
+    /// HTTP/2 is asked for, and what came back isn't.
+    NoHttp2,
     /// The connection broke, or what came is not HTTP.
     Broken(String),
 }
@@ -79,6 +84,10 @@ impl fmt::Display for ProbeFailure {
             Self::Status(status) => write!(f, "status {status}"),
             Self::Body => f.write_str("the body lacks the expected text"),
             Self::NotServing(said) => said.fmt(f),
+            Self::Vhost => f.write_str(
+                "it is reached by its frps's vhost, which speaks HTTP/1.1 to the application: let it be taken over",
+            ),
+            Self::NoHttp2 => f.write_str("it doesn't speak HTTP/2"),
             Self::Broken(error) => write!(f, "broken answer: {error}"),
         }
     }
@@ -185,6 +194,10 @@ async fn attempt(
     h2c: bool,
     health: &Health,
 ) -> Result<(), ProbeFailure> {
+    // Whatever the vhost would say of the call, it wouldn't say why.
+    if matches!(health.check, HealthCheck::Grpc { .. }) && endpoint.id.tunnel.is_none() {
+        return Err(ProbeFailure::Vhost);
+    }
     if addresses.is_empty() {
         return Err(ProbeFailure::Unresolved);
     }
@@ -296,8 +309,24 @@ async fn contains(mut body: Incoming, text: &[u8]) -> Result<(), ProbeFailure> {
     }
 }
 
+/// What broke, with its causes: hyper's own words for whatever goes wrong in HTTP/2 are "http2 error".
 pub(super) fn broken(error: &hyper::Error) -> ProbeFailure {
-    ProbeFailure::Broken(error.to_string())
+    let mut said = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if error.downcast_ref().is_some_and(is_no_http2) {
+            return ProbeFailure::NoHttp2;
+        }
+        said.push_str(": ");
+        said.push_str(&error.to_string());
+        cause = error.source();
+    }
+    ProbeFailure::Broken(said)
+}
+
+/// Text where a frame should begin: its first three bytes, read as a length, are more than any frame's.
+fn is_no_http2(error: &h2::Error) -> bool {
+    error.is_go_away() && error.is_library() && error.reason() == Some(h2::Reason::FRAME_SIZE_ERROR)
 }
 
 #[cfg(test)]

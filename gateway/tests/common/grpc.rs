@@ -101,9 +101,38 @@ pub fn messages(mut bytes: &[u8]) -> Vec<&[u8]> {
 pub struct App {
     pub address: SocketAddr,
     pub calls: Arc<AtomicUsize>,
-    /// What it says of its health (`ServingStatus`). Such calls aren't counted.
+    /// What it says of its health (`ServingStatus`, or as [`Told`] has it). Such calls aren't counted.
     pub serving: Arc<AtomicU8>,
+    /// How often it was asked about its health: by gRPC about `t.T`, or by a GET of `/`.
+    pub asked: Arc<AtomicUsize>,
     task: JoinHandle<()>,
+}
+
+/// What an application says when it is asked about its health.
+pub enum Told {
+    /// `ServingStatus`, with status 0; by HTTP 200 for 1, else 503.
+    Serving(u8),
+    /// A head alone with this `grpc-status`; by HTTP 503.
+    Status(u8),
+    /// Nothing, ever.
+    Nothing,
+}
+
+impl Told {
+    const STATUS: u8 = 100;
+    const NOTHING: u8 = 255;
+
+    /// From now on it says so.
+    pub fn by(&self, app: &App) {
+        app.serving.store(
+            match self {
+                Self::Serving(status) => *status,
+                Self::Status(status) => Self::STATUS + status,
+                Self::Nothing => Self::NOTHING,
+            },
+            SeqCst,
+        );
+    }
 }
 
 impl Drop for App {
@@ -127,11 +156,12 @@ impl App {
         let address = listener.local_addr().expect("bound");
         let calls = Arc::new(AtomicUsize::new(0));
         let serving = Arc::new(AtomicU8::new(1));
-        let (count, health) = (Arc::clone(&calls), Arc::clone(&serving));
+        let asked = Arc::new(AtomicUsize::new(0));
+        let (count, health) = (Arc::clone(&calls), (Arc::clone(&serving), Arc::clone(&asked)));
         let task = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                let (count, health, tls) = (Arc::clone(&count), Arc::clone(&health), tls.clone());
+                let (count, health, tls) = (Arc::clone(&count), health.clone(), tls.clone());
                 connections.spawn(async move {
                     match tls {
                         None => Self::connection(name, stream, count, health).await,
@@ -143,20 +173,21 @@ impl App {
                 });
             }
         });
-        Self { address, calls, serving, task }
+        Self { address, calls, serving, asked, task }
     }
 
     async fn connection<S: AsyncRead + AsyncWrite + Unpin>(
         name: &'static str,
         stream: S,
         count: Arc<AtomicUsize>,
-        health: Arc<AtomicU8>,
+        (serving, asked): (Arc<AtomicU8>, Arc<AtomicUsize>),
     ) {
         let Ok(mut connection) = h2::server::handshake(stream).await else { return };
         let mut calls = JoinSet::new();
         while let Some(Ok((request, respond))) = connection.accept().await {
-            if request.uri().path() == "/grpc.health.v1.Health/Check" {
-                let status = health.load(SeqCst);
+            if ["/grpc.health.v1.Health/Check", "/"].contains(&request.uri().path()) {
+                asked.fetch_add(1, SeqCst);
+                let status = serving.load(SeqCst);
                 calls.spawn(async move { drop(Self::tell(status, request, respond).await) });
                 continue;
             }
@@ -165,15 +196,27 @@ impl App {
         }
     }
 
-    /// Answers a health check about `t.T`.
+    /// Answers a health check, as [`Told`] has it.
     async fn tell(
         status: u8,
         request: Request<RecvStream>,
         mut respond: SendResponse<Bytes>,
     ) -> Result<(), h2::Error> {
+        if status == Told::NOTHING {
+            return std::future::pending().await;
+        }
+        if request.uri().path() == "/" {
+            let head = Response::builder().status(if status == 1 { 200 } else { 503 }).body(());
+            return respond.send_response(head.expect("a head"), true).map(drop);
+        }
         let mut body = request.into_body();
         assert_eq!(receive(&mut body, usize::MAX).await?, b"\0\0\0\0\x05\x0a\x03t.T");
-        let head = Response::builder().header("content-type", "application/grpc").body(()).expect("a head");
+        let mut head =
+            Response::builder().header("content-type", "application/grpc").body(()).expect("a head");
+        if let Some(status) = status.checked_sub(Told::STATUS) {
+            head.headers_mut().extend(trailers(status));
+            return respond.send_response(head, true).map(drop);
+        }
         let mut stream = respond.send_response(head, false)?;
         send(&mut stream, Bytes::from(vec![0, 0, 0, 0, 2, 8, status])).await?;
         stream.send_trailers(trailers(0))

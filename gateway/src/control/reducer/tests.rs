@@ -178,6 +178,29 @@ fn only_what_changed_is_touched() {
 }
 
 #[test]
+fn a_pool_that_speaks_another_protocol_is_probed_in_it() {
+    let mut replay = Replay::new();
+    let with = |protocol| {
+        move |config: &mut Config| {
+            config.pools[0].health = Some(health());
+            config.pools[0].protocol = protocol;
+        }
+    };
+    let started = |effects: &[Effect]| -> Vec<_> {
+        let asks = |effect: &Effect| match effect {
+            Effect::StartProbe(key, h2c, _) => Some((key.endpoint.frps.to_string(), *h2c)),
+            _ => None,
+        };
+        effects.iter().filter_map(asks).collect()
+    };
+    let both = |h2c| vec![("a".to_owned(), h2c), ("b".to_owned(), h2c)];
+    assert_eq!(started(&replay.load(with(PoolProtocol::H1))), both(false));
+    let effects = replay.load(with(PoolProtocol::H2c));
+    assert_eq!(started(&effects), both(true));
+    assert!(words(&effects).contains(&"stop probe shop/a".to_owned()), "{:?}", words(&effects));
+}
+
+#[test]
 fn a_moved_listener_is_bound_before_anything_is_given_up() {
     let mut replay = Replay::new();
     replay.load(|_| {});

@@ -1,24 +1,37 @@
 use std::{net::SocketAddr, sync::Arc};
 
-use axum::{Router, routing::get};
 use bytes::Bytes;
 use frp_gateway_config::model::{Health, HealthCheck};
 use http::HeaderMap;
 use proptest::prelude::*;
-use tokio::net::TcpListener;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    time::timeout,
+};
 
 use super::*;
 use crate::{
+    frps::ask::Registration,
     health::active::once,
     snapshot::{Endpoint, EndpointId},
 };
 
+/// Longest wait for anything; only a failing test waits so long.
+const SOON: Duration = Duration::from_secs(30);
+
 /// What an application answers: fields, messages, trailers.
 type Script = fn(&str) -> (&'static [(&'static str, &'static str)], Option<Vec<u8>>, Option<&'static str>);
 
+/// The port of a tunnel.
 fn endpoint(address: SocketAddr) -> Endpoint {
-    let host = address.ip().to_string().into();
-    Endpoint::new(EndpointId { frps: "a".into(), host, port: address.port(), tunnel: None, tls: None }, 1, 1)
+    let (host, port) = (address.ip().to_string().into(), address.port());
+    let tunnel = Registration { name: "rpc".into(), port, sealed: "s".into(), started: "1".into() };
+    Endpoint::new(
+        EndpointId { frps: "a".into(), host, port, tunnel: Some(Arc::new(tunnel)), tls: None },
+        1,
+        1,
+    )
 }
 
 fn health(check: HealthCheck, timeout: Duration) -> Health {
@@ -128,20 +141,85 @@ async fn what_cannot_be_understood_is_no_success() {
 }
 
 #[tokio::test]
-async fn an_application_that_speaks_no_http_2_or_says_nothing_fails_in_time() {
+async fn an_application_that_does_not_speak_http_2_is_told_from_one_that_breaks() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let one = Arc::new(endpoint(listener.local_addr().expect("one")));
-    let router = Router::new().route("/", get(|| async { "http/1 alone" }));
+    let one = endpoint(listener.local_addr().expect("one"));
     tokio::spawn(async move {
-        axum::serve(listener, router).await.expect("it serves");
+        while let Ok((mut socket, _)) = listener.accept().await {
+            // As nginx, Apache and others answer what they don't know. The rest of it is read, so nothing resets it.
+            socket.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").await.expect("sent");
+            tokio::spawn(async move { socket.read_to_end(&mut Vec::new()).await });
+        }
     });
-    let patience = health(grpc(""), Duration::from_secs(5));
-    let result = once(&one, true, &patience).await;
-    assert!(result.is_err(), "{result:?}");
+    let patience = Duration::from_secs(5);
+    let up = || HealthCheck::Http {
+        host: "app.test".into(),
+        path: "/".into(),
+        expect: vec![(200, 299)],
+        body: None,
+    };
+    for check in [grpc(""), up()] {
+        let result = once(&one, true, &health(check, patience)).await;
+        assert_eq!(result, Err(ProbeFailure::NoHttp2));
+    }
+    // hyper itself says no more of this than "http2 error".
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let one = endpoint(listener.local_addr().expect("one"));
+    tokio::spawn(async move {
+        let (socket, _) = listener.accept().await.expect("a probe");
+        let mut frames = h2::server::handshake(socket).await.expect("a handshake");
+        while let Some(Ok((_request, mut respond))) = frames.accept().await {
+            respond.send_reset(h2::Reason::INTERNAL_ERROR);
+        }
+    });
+    let result = once(&one, true, &health(grpc(""), patience)).await;
+    let said = "http2 error: stream error received: unexpected internal error encountered";
+    assert_eq!(result, Err(ProbeFailure::Broken(said.into())));
+}
+
+#[tokio::test]
+async fn a_probe_that_hears_nothing_ends_in_time_and_leaves_no_connection_behind() {
     let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let silent = (endpoint(silent.local_addr().expect("one")), silent);
+    let one = endpoint(silent.local_addr().expect("one"));
+    let accepted = tokio::spawn(async move {
+        let (mut socket, _) = silent.accept().await.expect("a probe");
+        socket.read_to_end(&mut Vec::new()).await
+    });
     let patience = health(grpc(""), Duration::from_millis(50));
-    assert_eq!(once(&silent.0, true, &patience).await, Err(ProbeFailure::Timeout(patience.timeout)));
+    assert_eq!(once(&one, true, &patience).await, Err(ProbeFailure::Timeout(patience.timeout)));
+    let ended = timeout(SOON, accepted).await.expect("the connection ends").expect("no panic");
+    assert!(ended.is_ok(), "it ends in order: {ended:?}");
+}
+
+#[tokio::test]
+async fn a_probe_says_goodbye() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let one = endpoint(listener.local_addr().expect("one"));
+    let served = tokio::spawn(async move {
+        let (socket, _) = listener.accept().await.expect("a probe");
+        let mut frames = h2::server::handshake(socket).await.expect("a handshake");
+        while let Some(call) = frames.accept().await {
+            let (_request, mut respond) = call?;
+            let mut send = respond.send_response(http::Response::new(()), false)?;
+            send.send_data(response(&[8, 1]).into(), false)?;
+            let mut trailers = HeaderMap::new();
+            trailers.insert("grpc-status", 0.into());
+            send.send_trailers(trailers)?;
+        }
+        Ok::<_, h2::Error>(())
+    });
+    assert_eq!(once(&one, true, &health(grpc(""), Duration::from_secs(5))).await, Ok(()));
+    let ended = timeout(SOON, served).await.expect("the connection ends").expect("no panic");
+    assert!(ended.is_ok(), "servers log what ends otherwise: {ended:?}");
+}
+
+#[tokio::test]
+async fn what_only_the_vhost_reaches_is_not_asked() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let mut one = endpoint(listener.local_addr().expect("one"));
+    one.id.tunnel = None;
+    let result = once(&one, true, &health(grpc(""), Duration::from_secs(5))).await;
+    assert_eq!(result, Err(ProbeFailure::Vhost));
 }
 
 #[tokio::test]
