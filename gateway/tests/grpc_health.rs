@@ -56,6 +56,13 @@ fn told(world: &World, words: &str) -> usize {
         .count()
 }
 
+/// Waits for the line, which comes a moment after the verdict.
+async fn until_told(world: &World, words: &str) {
+    until(&format!("one line with {words:?}"), SOON, async || (told(world, words) == 1).then_some(()))
+        .await
+        .unwrap_or_else(|error| panic!("{error}\n{}", world.gateway().log()));
+}
+
 #[tokio::test]
 async fn why_an_application_is_left_out_is_told_once_and_it_comes_back() {
     let world = World::start(&["a", "b"], &pool("grpc: { service: t.T }")).await;
@@ -105,7 +112,7 @@ async fn http_checks_speak_http_2_to_a_tunnel_that_says_so_and_http_1_to_the_oth
     assert_eq!((healthy(&world).await, told(&world, "")), (vec![true, true], 0), "{}", world.gateway().log());
     Told::Status(14).by(&h2c);
     until_healthy(&world, &[false, true]).await;
-    assert_eq!(told(&world, "status 503"), 1, "{}", world.gateway().log());
+    until_told(&world, "status 503").await;
     Told::Serving(1).by(&h2c);
     until_healthy(&world, &[true, true]).await;
     // The tunnel registers anew and doesn't say it any more: it is asked in HTTP/1.1, which the application doesn't know.
@@ -126,6 +133,6 @@ async fn a_tunnel_that_is_not_taken_over_is_told_apart_from_one_that_does_not_se
     let proxy = Proxy::http("rpc", one.address, &[HOST]).metadata("gw_protocol", "h2c");
     let _client = world.frpc(0, "alice", vec![proxy]).await;
     until_healthy(&world, &[false]).await;
-    assert_eq!(told(&world, "it is reached by its frps's vhost"), 1, "{}", world.gateway().log());
+    until_told(&world, "it is reached by its frps's vhost").await;
     assert_eq!(one.asked.load(SeqCst), 0, "what can't arrive isn't sent");
 }
