@@ -176,6 +176,7 @@ item!(Runtime { workers, drain_timeout, drain_delay, upgrade_timeout });
 item!(Frps {
     name,
     host,
+    token,
     zone,
     labels,
     control_port,

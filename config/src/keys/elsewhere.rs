@@ -28,6 +28,11 @@ const ELSEWHERE: &[(&str, &str, &str)] = &[
         "certificates stand at the listener: listeners: [ { …, protocol: https, tls: { certificates: [ { cert: …, key: … } ] } } ]",
     ),
     ("listeners[]", "certificates", OF_THE_TLS),
+    (
+        "listeners[]",
+        "token",
+        "each frps has its own: frps: [ { name: …, control_port: 7000, token: \"${NAME}\" } ]",
+    ),
     ("listeners[]", "acme", OF_THE_TLS),
     ("listeners[]", "client_auth", OF_THE_TLS),
     ("listeners[]", "min_version", OF_THE_TLS),

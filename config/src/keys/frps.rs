@@ -15,6 +15,11 @@ pub(crate) static FRPS: Section = Section {
             "Labels by which pools select it: `{ version: v2, tier: gold }`. They hold no variables.",
         ),
         optional("control_port", PORT, "`bindPort` of frps."),
+        optional(
+            "token",
+            Kind::Secret,
+            "Its `auth.token`: a login that knows it replaces an older connection of the same client at once. Never sent anywhere.",
+        ),
         optional("vhost_http_port", PORT, "`vhostHTTPPort` of frps: where pools send requests."),
         optional(
             "vhost_https_port",

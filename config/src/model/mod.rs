@@ -130,6 +130,8 @@ pub struct Frps {
     pub labels: BTreeMap<String, String>,
     /// `bindPort` of frps.
     pub control_port: Option<u16>,
+    /// Its `auth.token`: a login that knows it may replace an older connection of its client. `None` = nobody may.
+    pub token: Option<Secret>,
     /// `vhostHTTPPort` of frps: what vhost pools send to.
     pub vhost_http_port: Option<u16>,
     /// `vhostHTTPSPort` of frps: where pools of TLS routes pass connections through.

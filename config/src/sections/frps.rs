@@ -37,6 +37,7 @@ fn frps(ctx: &mut Ctx<'_>, at: &At<'_>, by_remote_port: bool) -> Frps {
         zone: fields.read(ctx, "zone", name),
         labels: fields.get("labels").map(|at| labels::labels(ctx, &at)).unwrap_or_default(),
         control_port: fields.port(ctx, "control_port"),
+        token: fields.read(ctx, "token", secret),
         vhost_http_port: fields.port(ctx, "vhost_http_port"),
         vhost_https_port: fields.port(ctx, "vhost_https_port"),
         drain: fields.boolean(ctx, "drain"),

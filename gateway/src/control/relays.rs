@@ -23,10 +23,13 @@ use tokio::sync::{Notify, mpsc};
 pub use self::carried::{Carried, Inheritance, Salt};
 use super::place::{self, Candidate};
 use crate::{
-    frp_wire::RunId,
+    frp_wire::{Proof, RunId},
     snapshot::{FrpsHandle, FrpsLive},
 };
 
+/// A client that replaced another by the token isn't replaced so itself for this long, and as long again each time that is tried: longer
+/// than the longest wait of an frpc between two logins.
+const CONTESTED: Duration = Duration::from_mins(1);
 /// How long it is remembered where a session was after its control connection ended: its last work connections may come later.
 const REMEMBERED: Duration = Duration::from_secs(30);
 /// A client that was cut dials again within this time.
@@ -139,8 +142,32 @@ struct Entry {
     hidden: bool,
     /// The process before this one relays it still, under that number.
     elsewhere: Option<u64>,
+    /// When it last replaced another for knowing the token, or was to be replaced after that.
+    contested: Option<Tick>,
     cut: Arc<Notify>,
     probe: Arc<Notify>,
+}
+
+/// A login, as far as it may replace another.
+#[derive(Debug, Clone, Copy)]
+pub struct Successor<'a> {
+    /// User of FRP, as it says.
+    pub user: &'a str,
+    /// `clientID`, as it says; empty = none.
+    pub client_id: &'a str,
+    /// Of its last session, when it had one.
+    pub run: Option<RunHash>,
+    /// Of the token; `None` = it can't be read.
+    pub proof: Option<&'a Proof>,
+}
+
+/// Whom a login would replace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rivals {
+    /// See [`RelayInfo::id`]; ascending.
+    pub ids: Vec<u64>,
+    /// At least one of them is cut, because the login knows the token.
+    pub cut: bool,
 }
 
 /// What keeps clients on one frps.
@@ -234,6 +261,8 @@ pub struct Request<'a> {
     pub tls_ended: bool,
     /// Whose certificate it has shown.
     pub certificate: Option<&'a str>,
+    /// It knew the token, and another was cut for that.
+    pub replaced: bool,
 }
 
 /// Where a connection goes.
@@ -372,7 +401,8 @@ impl Relays {
             tls_ended: request.tls_ended,
             certificate: request.certificate.map(Into::into),
         };
-        let entry = Entry::new(info, &frps, key, request.kind == Kind::Opaque);
+        let mut entry = Entry::new(info, &frps, key, request.kind == Kind::Opaque);
+        entry.contested = request.replaced.then_some(now);
         let registered = entry.registered(self);
         inner.enter(entry, now);
         drop(inner);
@@ -469,17 +499,21 @@ impl Relays {
         client_id.clone_into(&mut entry.info.client_id);
         drop(inner);
         // TLS hid the login: too late to keep it waiting, but its next try will find the way free.
-        drop(self.rivals(user, client_id, None, Some(id)));
+        let login = Successor { user, client_id, run: None, proof: None };
+        drop(self.rivals(&login, Some(id), crate::clock::now(), SystemTime::now()));
         true
     }
 
-    /// Has the clients probed that a login would replace: same user and `clientID`, or same session. frps refuses or ignores the new one
-    /// while it believes in the old. Returns their ids. O(all connections) for a login with a `clientID`, else O(1).
+    /// Has the clients probed that a login would replace: same user and `clientID`, or same session; but not `but`. frps refuses or
+    /// ignores the new one while it believes in the old. O(all connections) for a login with a `clientID`, else O(1).
     ///
-    /// A login proves nothing, so nobody is cut for it: only who leaves a probe unacknowledged goes.
+    /// A name proves nothing, so nobody is cut for it: only who leaves a probe unacknowledged goes. Who knows the token of the frps where
+    /// the old one is has it cut, unless that came in this way itself and was contested within [`CONTESTED`]: two that live and have one
+    /// name would cut each other for ever.
     #[must_use]
-    pub fn rivals(&self, user: &str, client_id: &str, run: Option<RunHash>, but: Option<u64>) -> Vec<u64> {
-        let inner = self.lock();
+    pub fn rivals(&self, login: &Successor<'_>, but: Option<u64>, now: Tick, time: SystemTime) -> Rivals {
+        let Successor { user, client_id, run, proof } = *login;
+        let mut inner = self.lock();
         let mut rivals: BTreeSet<u64> =
             run.and_then(|run| inner.runs.get(&run)?.holder).into_iter().collect();
         if !client_id.is_empty() {
@@ -492,10 +526,26 @@ impl Relays {
             rivals.extend(named.map(|entry| entry.info.id));
         }
         rivals.retain(|id| Some(*id) != but);
-        for entry in rivals.iter().filter_map(|id| inner.entries.get(id)) {
-            entry.probe.notify_one();
+        let (mut lost, mut cut) = (Vec::new(), false);
+        for id in &rivals {
+            let Some(entry) = inner.entries.get_mut(id) else { continue };
+            let contested = entry.contested.is_some_and(|then| now.since(then) < CONTESTED);
+            let knows = proof.is_some_and(|proof| entry.frps.is_token_of(proof, time));
+            if contested {
+                entry.contested = Some(now);
+            }
+            if knows && !contested {
+                lost.push(*id);
+            } else {
+                entry.probe.notify_one();
+            }
         }
-        rivals.into_iter().collect()
+        for entry in lost.iter().filter_map(|id| inner.entries.get(id)) {
+            inner.cut(entry);
+            cut = true;
+        }
+        drop(inner);
+        Rivals { ids: rivals.into_iter().collect(), cut }
     }
 
     /// Whether any of these is still relayed.
@@ -621,7 +671,17 @@ impl Entry {
     fn new(info: RelayInfo, frps: &Arc<FrpsLive>, together: Option<Key>, hidden: bool) -> Self {
         let (cut, probe) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let counted = info.kind.is_client();
-        Self { info, frps: Arc::clone(frps), together, counted, hidden, elsewhere: None, cut, probe }
+        Self {
+            info,
+            frps: Arc::clone(frps),
+            together,
+            counted,
+            hidden,
+            elsewhere: None,
+            contested: None,
+            cut,
+            probe,
+        }
     }
 
     fn registered(&self, relays: &Arc<Relays>) -> Registered {

@@ -33,6 +33,7 @@ pub(crate) fn frps(name: &str, port: u16) -> Frps {
         zone: None,
         labels: BTreeMap::new(),
         control_port: None,
+        token: None,
         vhost_http_port: Some(port),
         vhost_https_port: None,
         drain: false,

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::{
-    First, Taken,
+    First, Proof, Taken,
     message::{MAGIC, V2_MESSAGE, v1, v2},
     sniff, yamux,
 };
@@ -47,6 +47,8 @@ pub enum Hello {
         client_id: String,
         /// That of its last session, when it had one.
         run_id: Option<RunId>,
+        /// Of the token it knows; nobody has checked it.
+        proof: Proof,
     },
     /// A work connection of a client, or of its visitor.
     Work {
@@ -90,6 +92,8 @@ struct Fields {
     user: String,
     client_id: String,
     run_id: String,
+    privilege_key: String,
+    timestamp: i64,
     error: String,
 }
 
@@ -137,7 +141,8 @@ fn in_clear(first: First, bytes: &[u8]) -> Peeked {
     let Ok(fields) = serde_json::from_slice::<Fields>(json) else { return Peeked::Opaque };
     let run_id = RunId::new(fields.run_id);
     Peeked::Hello(if is_login {
-        Hello::Login { user: fields.user, client_id: fields.client_id, run_id }
+        let proof = Proof::new(fields.privilege_key, fields.timestamp);
+        Hello::Login { user: fields.user, client_id: fields.client_id, run_id, proof }
     } else {
         Hello::Work { run_id }
     })
@@ -207,7 +212,7 @@ mod tests {
         *,
     };
 
-    const LOGIN: &str = r#"{"version":"0.71.0","user":"bob","client_id":"edge-1","privilege_key":"k","run_id":"abc","metas":{"k":"v"},"pool_count":1}"#;
+    const LOGIN: &str = r#"{"version":"0.71.0","user":"bob","client_id":"edge-1","privilege_key":"k","timestamp":1795399924,"run_id":"abc","metas":{"k":"v"},"pool_count":1}"#;
 
     fn in_yamux(data: &[u8]) -> Vec<u8> {
         [frame(1, 1, 6_000_000, &[]), frame(0, 1, data.len(), data)].concat()
@@ -224,6 +229,7 @@ mod tests {
             user: "bob".into(),
             client_id: "edge-1".into(),
             run_id: RunId::new("abc".into()),
+            proof: Proof::new("k".into(), 1_795_399_924),
         });
         let v1 = v1_bytes(b'o', LOGIN);
         for wire in [v1.clone(), v2_login(), in_yamux(&v1), in_yamux(&v2_login())] {

@@ -4,17 +4,19 @@
 //! Pure: bytes in, facts out; what is read is never consumed, so it can be passed on as it came. Everything is bounded by the
 //! slice that the caller gives. Formats are those of frp 0.71 (v1, v2, yamux), as seen on the wire.
 //!
-//! Reading order: [`sniff()`], [`message`] (v1 and v2), [`yamux`], [`hello`] (all of it together), [`records`] (what the sizes of
+//! Reading order: [`sniff()`], [`message`] (v1 and v2), [`yamux`], [`hello`] (all of it together), [`proof`] (who knows the token), [`records`] (what the sizes of
 //! TLS records give away).
 
 pub mod hello;
 pub mod message;
+pub mod proof;
 pub mod records;
 pub mod sniff;
 pub mod yamux;
 
 pub use self::{
     hello::{Answer, Hello, Peeked, RunId, answer, peek},
+    proof::Proof,
     records::{Purpose, Records},
     sniff::{First, sniff},
 };

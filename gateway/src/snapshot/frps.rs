@@ -6,13 +6,16 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
+
+use arc_swap::ArcSwapOption;
+use frp_gateway_config::secret::Secret;
 
 use lb_algos::Tick;
 
 use super::endpoint::Host;
-use crate::control::place::Backlog;
+use crate::{control::place::Backlog, frp_wire::Proof};
 
 /// First time out after a failed connect; doubles up to [`MOST_DOUBLINGS`] times.
 const TIME_OUT: Duration = Duration::from_millis(500);
@@ -41,6 +44,8 @@ pub struct FrpsLive {
     pub host: Arc<Host>,
     /// `bindPort`; `None` = no client can be placed here.
     pub control_port: Option<u16>,
+    /// Its `auth.token`, when it was told; an empty one is none.
+    token: ArcSwapOption<Secret>,
     /// Nanosecond tick until which nobody is placed here after a failed connect; 0 = none.
     down_until: AtomicU64,
     failures: AtomicU32,
@@ -56,11 +61,23 @@ impl FrpsLive {
             name,
             host: Arc::new(Host::new(host.into())),
             control_port,
+            token: ArcSwapOption::empty(),
             down_until: AtomicU64::new(0),
             failures: AtomicU32::new(0),
             clients: AtomicU32::new(0),
             backlog: Mutex::default(),
         }
+    }
+
+    /// From now on this is its `auth.token`.
+    pub fn set_token(&self, token: Option<&Secret>) {
+        self.token.store(token.cloned().map(Arc::new));
+    }
+
+    /// Whether a login shows that it knows the token. `false` while we don't know it ourselves.
+    #[must_use]
+    pub fn is_token_of(&self, proof: &Proof, now: SystemTime) -> bool {
+        self.token.load().as_ref().is_some_and(|token| proof.is_of(token.expose(), now))
     }
 
     /// Addresses of the control port. Empty: not resolved yet, or there is none.

@@ -30,6 +30,13 @@ impl Site {
 
     /// The same; every frps has this line too.
     pub async fn with(names: &[&'static str], settings: &str, rest: &str, line: &str) -> Self {
+        let mut site = Self::unstarted(names, settings, rest, line).await;
+        site.world.start_gateway().await;
+        site
+    }
+
+    /// The same, but for the gateway, which is yet to be started.
+    pub async fn unstarted(names: &[&'static str], settings: &str, rest: &str, line: &str) -> Self {
         let mut world = World::fleet(names, rest, |options| options.line(line)).await;
         let mut held = FreePorts::new();
         let frp = SocketAddr::from(([127, 0, 0, 1], held.take().expect("a port")));
@@ -37,7 +44,6 @@ impl Site {
         let listener =
             format!("listeners:\n  - {{ name: frp, protocol: frp, bind: \"{frp}\"{comma}{settings} }}\n");
         world.instead.push(("listeners:\n".into(), listener));
-        world.start_gateway().await;
         Self { world, frp, _held: held }
     }
 

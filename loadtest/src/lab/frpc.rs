@@ -81,6 +81,7 @@ pub struct FrpcOptions {
     version: Version,
     server: SocketAddr,
     user: String,
+    token: String,
     proxies: Vec<Proxy>,
     top: String,
     tables: String,
@@ -101,6 +102,7 @@ impl FrpcOptions {
             version: Version::default(),
             server,
             user: String::new(),
+            token: TOKEN.into(),
             proxies: Vec::new(),
             top: String::new(),
             tables: String::new(),
@@ -119,6 +121,13 @@ impl FrpcOptions {
     pub fn user(mut self, user: &str) -> Self {
         user.clone_into(&mut self.user);
         self.name = format!("frpc-{user}");
+        self
+    }
+
+    /// Another `auth.token` than the lab's.
+    #[must_use]
+    pub fn token(mut self, token: &str) -> Self {
+        token.clone_into(&mut self.token);
         self
     }
 
@@ -292,9 +301,10 @@ fn spawn(options: &FrpcOptions, admin: SocketAddr, folder: &Folder) -> Result<Pr
 fn configuration(options: &FrpcOptions, admin: SocketAddr) -> String {
     let (host, port) = (options.server.ip(), options.server.port());
     let mut text = format!(
-        "serverAddr = \"{host}\"\nserverPort = {port}\nauth.token = \"{TOKEN}\"\nloginFailExit = false\n\
+        "serverAddr = \"{host}\"\nserverPort = {port}\nauth.token = {:?}\nloginFailExit = false\n\
          log.level = \"info\"\nlog.disablePrintColor = true\n\
          webServer = {{ addr = \"127.0.0.1\", port = {} }}\n",
+        options.token,
         admin.port()
     );
     if !options.user.is_empty() {

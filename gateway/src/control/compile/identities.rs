@@ -259,6 +259,7 @@ impl<'a> Carry<'a> {
         let live = known.unwrap_or_else(|| {
             Arc::new(FrpsLive::new(frps.name.as_str().into(), &frps.host, frps.control_port))
         });
+        live.set_token(frps.token.as_ref());
         self.new.frps.insert(key, Arc::clone(&live));
         live
     }

@@ -1,5 +1,7 @@
 use std::net::Ipv4Addr;
 
+use frp_gateway_config::secret::Secret;
+
 use super::*;
 
 fn fleet(names: &[&str]) -> Vec<Arc<FrpsHandle>> {
@@ -39,6 +41,7 @@ impl World {
             run: None,
             tls_ended: false,
             certificate: None,
+            replaced: false,
         }
     }
 
@@ -220,14 +223,48 @@ fn rivals_are_of_the_same_session_or_the_same_user_and_client_id_and_nobody_else
     let (named, nameless, other) = (login(1, "u", "edge"), login(2, "u", ""), login(3, "v", "edge"));
     let run = world.relays.hash(&RunId::new("run".into()).unwrap());
     world.relays.logged_in(nameless.registered.id, run);
-    let rivals = |user, client_id, run| world.relays.rivals(user, client_id, run, None);
+    let but = |user, client_id, run, but| {
+        let login = Successor { user, client_id, run, proof: None };
+        world.relays.rivals(&login, but, crate::clock::now(), SystemTime::now()).ids
+    };
+    let rivals = |user, client_id, run| but(user, client_id, run, None);
     assert_eq!(rivals("u", "edge", None), [named.registered.id]);
     assert_eq!(rivals("u", "", None), [0u64; 0], "a user may have many clients");
     assert_eq!(rivals("x", "", Some(run)), [nameless.registered.id]);
     assert!(world.relays.has_any(&[nameless.registered.id]));
     drop((named, nameless));
     assert!(rivals("u", "edge", Some(run)).is_empty());
-    assert_eq!(world.relays.rivals("v", "edge", None, Some(other.registered.id)), [0u64; 0], "not itself");
+    assert_eq!(but("v", "edge", None, Some(other.registered.id)), [0u64; 0], "not itself");
+}
+
+#[test]
+fn who_knows_the_token_has_its_predecessor_cut_but_not_one_that_came_so_itself_within_a_minute() {
+    // `printf %s open-sesame1795399924 | md5sum`
+    let proof = Proof::new("a363943771a966372bd81263d2937edf".into(), 1_795_399_924);
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_399_930);
+    let world = World::new(&["a"], Together::Nobody);
+    let live = &world.frps[0].live;
+    let start = crate::clock::now();
+    let login = |port, replaced| {
+        let request =
+            Request { client_id: "edge", replaced, ..world.request(Kind::Control, peer(1, port), Some("u")) };
+        world.relays.place(&request, &[], start, time).unwrap().registered
+    };
+    let try_at = |after: Duration| {
+        let login = Successor { user: "u", client_id: "edge", run: None, proof: Some(&proof) };
+        world.relays.rivals(&login, None, start.saturating_add(after), time).cut
+    };
+    let first = login(1, false);
+    assert!(!try_at(Duration::ZERO), "the gateway knows no token");
+    live.set_token(Some(&Secret::new("another")));
+    assert!(!try_at(Duration::ZERO));
+    live.set_token(Some(&Secret::new("open-sesame")));
+    assert!(try_at(Duration::ZERO));
+    drop(first);
+    let _second = login(2, true);
+    assert!(!try_at(Duration::from_secs(59)), "it has just replaced another");
+    assert!(!try_at(Duration::from_secs(118)), "each try makes that longer");
+    assert!(try_at(Duration::from_secs(179)));
 }
 
 /// The process after it, told what there is to know.

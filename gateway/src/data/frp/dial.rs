@@ -60,7 +60,7 @@ pub(super) async fn dial<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> Result<Dialed, Refusal> {
     let relays = client.relays();
     let (user, client_id, run) = match introduction.hello.clone() {
-        Some(Hello::Login { user, client_id, run_id }) => (Some(user), client_id, run_id),
+        Some(Hello::Login { user, client_id, run_id, proof: _ }) => (Some(user), client_id, run_id),
         Some(Hello::Work { run_id }) => (None, String::new(), run_id),
         None => (None, String::new(), None),
     };
@@ -75,6 +75,7 @@ pub(super) async fn dial<S: AsyncRead + AsyncWrite + Unpin>(
         client_id: &client_id,
         run: run.map(|run| relays.hash(&run)),
         tls_ended: client.tls_ended,
+        replaced: introduction.replaced,
         certificate: client.connection.client().map(|client| &*client.name),
     };
     let (begun, mut tried) = (Instant::now(), Vec::new());

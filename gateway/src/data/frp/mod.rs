@@ -29,7 +29,7 @@ use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 use self::rewind::Rewind;
 use super::{client as certified, connection::Connection, io::until};
 use crate::{
-    control::relays::{Kind, Refusal, Relays, Waiting},
+    control::relays::{Kind, Refusal, Relays, Successor, Waiting},
     frp_wire::{First, Hello, Peeked, peek, sniff},
     snapshot::{FrpPart, Listener},
     tls::{Terminator, UNRECOGNIZED_NAME, client::Unwelcome},
@@ -64,6 +64,8 @@ struct Introduction {
     first: First,
     kind: Kind,
     hello: Option<Hello>,
+    /// It has shown that it knows the token, and the one before it was cut for that.
+    replaced: bool,
     /// All that was read so far.
     head: Vec<u8>,
 }
@@ -190,10 +192,11 @@ where
         (Some(Hello::Login { .. }), _) => Kind::ControlWithoutMux,
         (Some(Hello::Work { .. }), _) => Kind::Work,
     };
-    let mut introduction = Introduction { first, kind, hello, head };
-    if let Some(Hello::Login { user, client_id, run_id }) = &introduction.hello {
+    let mut introduction = Introduction { first, kind, hello, replaced: false, head };
+    if let Some(Hello::Login { user, client_id, run_id, proof }) = &introduction.hello {
         let run = run_id.as_ref().map(|run_id| client.relays().hash(run_id));
-        rival::outlive(client, user, client_id, run).await;
+        let login = Successor { user, client_id, run, proof: Some(proof) };
+        introduction.replaced = rival::outlive(client, &login).await;
     }
     let dialed = dial::dial(client, &mut stream, &mut introduction).await?;
     drop(waiting);

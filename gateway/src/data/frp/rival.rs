@@ -2,16 +2,20 @@
 //!
 //! frps believes in the old one for up to a minute, and refuses the new one meanwhile. We are in between: the old client's socket
 //! is probed, and when nothing is acknowledged for two seconds the kernel ends it, so the relay ends and frps knows. The new login
-//! waits for that. A client that answers probes stays: anybody may say its name.
+//! waits for that. A client that answers probes stays: anybody may say its name. But who shows that it knows the token of the frps
+//! where the old one is, if the gateway was told it, is believed at once.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{net::TcpStream, time::sleep};
 use tokio_rustls::server::TlsStream;
 
 use super::{Client, keep_alive, rewind::Rewind};
-use crate::control::relays::RunHash;
+use crate::{
+    clock,
+    control::relays::{Rivals, Successor},
+};
 
 /// Without an acknowledgement for so long, the old client is gone.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(2);
@@ -42,30 +46,32 @@ impl Socket for TlsStream<Rewind<TcpStream>> {
     }
 }
 
-/// Waits until those that this login would replace are gone, at most [`WAIT`].
-pub(super) async fn outlive(client: &Client<'_>, user: &str, client_id: &str, run: Option<RunHash>) {
+/// Waits until those that this login would replace are gone, at most [`WAIT`]. Returns whether one was cut for it.
+pub(super) async fn outlive(client: &Client<'_>, login: &Successor<'_>) -> bool {
     let relays = client.relays();
-    let rivals = relays.rivals(user, client_id, run, None);
+    let Rivals { ids: rivals, cut } = relays.rivals(login, None, clock::now(), SystemTime::now());
     if rivals.is_empty() {
-        return;
+        return false;
     }
     let begun = Instant::now();
     while relays.has_any(&rivals) && begun.elapsed() < WAIT {
         sleep(LOOK).await;
     }
     let (waited, gone) = (begun.elapsed(), !relays.has_any(&rivals));
-    if waited < QUICK {
-        return;
+    if waited < QUICK && !cut {
+        return false;
     }
     tracing::info!(
         listener = &*client.listener.name,
         ?waited,
         gone,
+        by_token = cut,
         "client came back while its old connection was there"
     );
     if gone {
         sleep(SETTLE).await;
     }
+    cut
 }
 
 /// From now on the kernel asks this peer every second, and gives it up when nothing is acknowledged.
