@@ -112,6 +112,8 @@ async fn a_wait_ends_in_time_with_503_and_says_when_to_come_back() {
         );
         assert!(reply.header("retry-after").is_some(), "{reply:?}");
         assert!(reply.text().contains("h0.test"), "{}", reply.text());
+        let id = reply.header("x-request-id").expect("a request id");
+        assert!(reply.text().contains(&format!("request id: {id}")), "{id}: {}", reply.text());
     }
     let took = begun.elapsed();
     assert!(took >= Duration::from_millis(690) && took < Duration::from_secs(3), "{took:?}");
