@@ -81,7 +81,7 @@ class Contestant:
             text = GATEWAY.format(port=self.port, app=app, admin=free_port())
             command = [gateway, "run", "--config", path]
         else:
-            splice = "option splice-auto" if name == "haproxy-splice" else ""
+            splice = "option splice-request\n    option splice-response" if name == "haproxy-splice" else ""
             text = HAPROXY.format(port=self.port, app=app, splice=splice)
             command = ["haproxy", "-db", "-f", path]
         with open(path, "w") as file:
