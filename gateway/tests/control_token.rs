@@ -30,12 +30,13 @@ async fn site(names: &[&'static str], known: &str, line: &str) -> Site {
     site
 }
 
-/// A client called `edge` in clear text.
+const CLEAR: &str = "transport.tls.enable = false";
+
+/// A client called `edge`.
 fn edge(site: &Site, app: &DemoApp, token: &str, lines: &[&str]) -> FrpcOptions {
     let options = site
         .options("u", vec![Proxy::http("web", app.addr(), &["h0.test"])])
         .line("clientID = \"edge\"")
-        .line("transport.tls.enable = false")
         .token(token);
     lines.iter().fold(options, |options, line| options.line(line))
 }
@@ -80,35 +81,49 @@ async fn replaced_at_once(lines: &[&str], of_frps: &str) {
 
 #[tokio::test]
 async fn who_shows_the_token_replaces_a_stopped_client_at_once_on_the_v1_wire() {
-    replaced_at_once(&[], "").await;
+    replaced_at_once(&[CLEAR], "").await;
 }
 
 #[tokio::test]
 async fn who_shows_the_token_replaces_a_stopped_client_at_once_on_the_v2_wire() {
-    replaced_at_once(&["transport.wireProtocol = \"v2\""], "").await;
+    replaced_at_once(&[CLEAR, "transport.wireProtocol = \"v2\""], "").await;
 }
 
 #[tokio::test]
 async fn who_shows_the_token_replaces_a_stopped_client_at_once_without_mux() {
     const OFF: &str = "transport.tcpMux = false";
-    replaced_at_once(&[OFF], OFF).await;
+    replaced_at_once(&[CLEAR, OFF], OFF).await;
+}
+
+#[tokio::test]
+async fn behind_tls_that_is_passed_through_the_next_try_of_who_shows_the_token_replaces_a_stopped_client() {
+    let site = site(&["a"], TOKEN, "").await;
+    let (old, new) = (app("old"), app("new"));
+    let mut first = site.frpc(edge(&site, &old, TOKEN, &[])).await;
+    until_served_by(&site, "old").await;
+    first.sigstop();
+    let begun = Instant::now();
+    let _second = site.frpc(edge(&site, &new, TOKEN, &[])).await;
+    until_served_by(&site, "new").await;
+    println!("behind TLS, a stopped client was replaced after {:?}", begun.elapsed());
+    until_logged(&site, "an older connection was cut for one that knows the token").await;
 }
 
 #[tokio::test]
 async fn who_does_not_know_the_token_replaces_nobody_and_who_is_believed_is_not_cut_in_turn() {
     let site = site(&["a", "b"], TOKEN, "").await;
     let (old, new, stranger) = (app("old"), app("new"), app("stranger"));
-    let first = site.frpc(edge(&site, &old, TOKEN, &[])).await;
+    let first = site.frpc(edge(&site, &old, TOKEN, &[CLEAR])).await;
     until_served_by(&site, "old").await;
 
-    let _stranger = Frpc::start_unready(edge(&site, &stranger, "lab-toke", &[])).expect("it starts");
+    let _stranger = Frpc::start_unready(edge(&site, &stranger, "lab-toke", &[CLEAR])).expect("it starts");
     until_logged(&site, "gone=false").await;
     assert_eq!(count(&site, "by_token=true"), 0, "{}", site.world.gateway().log());
     until_served_by(&site, "old").await;
 
     // Two that live and have one name: the later one is believed, and the earlier one, which dials again, waits in vain.
     let waited = count(&site, "gone=false");
-    let _second = site.frpc(edge(&site, &new, TOKEN, &[])).await;
+    let _second = site.frpc(edge(&site, &new, TOKEN, &[CLEAR])).await;
     until_served_by(&site, "new").await;
     until("the earlier one to have waited", SOON, async || {
         (count(&site, "gone=false") > waited).then_some(())
@@ -123,9 +138,9 @@ async fn who_does_not_know_the_token_replaces_nobody_and_who_is_believed_is_not_
 async fn where_the_gateway_knows_another_token_a_client_that_answers_stays() {
     let site = site(&["a"], "that-of-yesterday", "").await;
     let (old, new) = (app("old"), app("new"));
-    let _first = site.frpc(edge(&site, &old, TOKEN, &[])).await;
+    let _first = site.frpc(edge(&site, &old, TOKEN, &[CLEAR])).await;
     until_served_by(&site, "old").await;
-    let _second = Frpc::start_unready(edge(&site, &new, TOKEN, &[])).expect("it starts");
+    let _second = Frpc::start_unready(edge(&site, &new, TOKEN, &[CLEAR])).expect("it starts");
     until_logged(&site, "gone=false").await;
     assert_eq!(count(&site, "by_token=true"), 0, "{}", site.world.gateway().log());
     until_served_by(&site, "old").await;

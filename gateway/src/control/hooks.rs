@@ -52,8 +52,8 @@ pub async fn pass_on(
         audit.heard(&told);
         let Told { frps, heard, by_agent } = told;
         let event = match heard {
-            Heard::Login { user, client_id, address, refused: _ } => {
-                published.load().relays.told(&frps, &address, &user, &client_id);
+            Heard::Login { user, client_id, address, refused: _, knows_token } => {
+                published.load().relays.told(&frps, &address, (&user, &client_id), knows_token);
                 continue;
             }
             Heard::Claim { refused: Some(_), .. } => continue,

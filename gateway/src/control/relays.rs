@@ -157,8 +157,19 @@ pub struct Successor<'a> {
     pub client_id: &'a str,
     /// Of its last session, when it had one.
     pub run: Option<RunHash>,
-    /// Of the token; `None` = it can't be read.
-    pub proof: Option<&'a Proof>,
+    /// What it shows.
+    pub shown: Shown<'a>,
+}
+
+/// Whether a login knows a token.
+#[derive(Debug, Clone, Copy)]
+pub enum Shown<'a> {
+    /// It doesn't, or can't be read.
+    Nothing,
+    /// To be looked at.
+    Proof(&'a Proof),
+    /// That of the frps of this name; verified.
+    Token(&'a str),
 }
 
 /// Whom a login would replace.
@@ -490,7 +501,14 @@ impl Relays {
     }
 
     /// frps asks us, as its plugin, about a login from `address`: now we know whose connection that is.
-    pub fn told(&self, frps: &str, address: &str, user: &str, client_id: &str) -> bool {
+    /// `knows_token`: it has shown that it knows the token of that frps.
+    pub fn told(
+        &self,
+        frps: &str,
+        address: &str,
+        (user, client_id): (&str, &str),
+        knows_token: bool,
+    ) -> bool {
         let Ok(address) = address.parse::<SocketAddr>() else { return false };
         let mut inner = self.lock();
         let Some(id) = inner.by_local.get(&(frps.into(), canonical(address))).copied() else { return false };
@@ -499,8 +517,14 @@ impl Relays {
         client_id.clone_into(&mut entry.info.client_id);
         drop(inner);
         // TLS hid the login: too late to keep it waiting, but its next try will find the way free.
-        let login = Successor { user, client_id, run: None, proof: None };
-        drop(self.rivals(&login, Some(id), crate::clock::now(), SystemTime::now()));
+        let shown = if knows_token { Shown::Token(frps) } else { Shown::Nothing };
+        let (login, now) = (Successor { user, client_id, run: None, shown }, crate::clock::now());
+        if self.rivals(&login, Some(id), now, SystemTime::now()).cut {
+            tracing::info!(frps, user, client_id, "an older connection was cut for one that knows the token");
+            if let Some(entry) = self.lock().entries.get_mut(&id) {
+                entry.contested = Some(now);
+            }
+        }
         true
     }
 
@@ -512,7 +536,7 @@ impl Relays {
     /// name would cut each other for ever.
     #[must_use]
     pub fn rivals(&self, login: &Successor<'_>, but: Option<u64>, now: Tick, time: SystemTime) -> Rivals {
-        let Successor { user, client_id, run, proof } = *login;
+        let Successor { user, client_id, run, shown } = *login;
         let mut inner = self.lock();
         let mut rivals: BTreeSet<u64> =
             run.and_then(|run| inner.runs.get(&run)?.holder).into_iter().collect();
@@ -530,7 +554,11 @@ impl Relays {
         for id in &rivals {
             let Some(entry) = inner.entries.get_mut(id) else { continue };
             let contested = entry.contested.is_some_and(|then| now.since(then) < CONTESTED);
-            let knows = proof.is_some_and(|proof| entry.frps.is_token_of(proof, time));
+            let knows = match shown {
+                Shown::Nothing => false,
+                Shown::Proof(proof) => entry.frps.is_token_of(proof, time),
+                Shown::Token(frps) => *entry.frps.name == *frps,
+            };
             if contested {
                 entry.contested = Some(now);
             }

@@ -4,7 +4,12 @@
 //! frps decodes a changed content onto an empty value: what isn't sent back is lost. So the whole object goes back, unknown keys
 //! included, or `unchange`.
 
-use frp_gateway_config::model::{self, Config};
+use std::time::SystemTime;
+
+use frp_gateway_config::{
+    model::{self, Config},
+    secret::Secret,
+};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use subtle::ConstantTimeEq;
@@ -16,6 +21,7 @@ use super::{
     seal::Seals,
     takeover::{self, Asked, Not},
 };
+use crate::frp_wire::Proof;
 
 /// All that decides, compiled from a configuration.
 #[derive(Debug)]
@@ -24,7 +30,9 @@ pub struct Rules {
     frps: Vec<(String, model::FrpsPlugin, Option<String>)>,
     takeover: model::Takeover,
     claims: model::Claims,
-    agent_token: Option<frp_gateway_config::secret::Secret>,
+    agent_token: Option<Secret>,
+    /// `auth.token` by name of the frps.
+    tokens: Vec<(String, Secret)>,
 }
 
 /// A call as it arrives.
@@ -44,6 +52,8 @@ pub struct Context<'a> {
     pub subdomain_host: Option<&'a str>,
     /// Whether somebody else has what is claimed: the reason to refuse.
     pub conflict: &'a dyn Fn(&Question<'_>) -> Option<String>,
+    /// The time, by which a login's key is fresh.
+    pub now: SystemTime,
 }
 
 impl std::fmt::Debug for Context<'_> {
@@ -109,6 +119,11 @@ impl Rules {
             takeover: config.takeover.clone(),
             claims: config.claims.clone(),
             agent_token: plugin.agent_token.clone(),
+            tokens: config
+                .frps
+                .iter()
+                .filter_map(|frps| Some((frps.name.clone(), frps.token.clone()?)))
+                .collect(),
         })
     }
 
@@ -153,7 +168,7 @@ impl Rules {
         let content = given.unwrap_or_default();
         match op {
             "Login" | "NewProxy" | "CloseProxy" if no_content => invalid("it has no content"),
-            "Login" => self.login(frps, &content),
+            "Login" => self.login(frps, &content, context.now),
             "NewProxy" => self.new_proxy(frps, call.id, content, context),
             "CloseProxy" => {
                 let name = word(&content, "proxy_name");
@@ -175,17 +190,22 @@ impl Rules {
         }
     }
 
-    fn login(&self, frps: &str, content: &Map<String, Value>) -> Decision {
+    fn login(&self, frps: &str, content: &Map<String, Value>, now: SystemTime) -> Decision {
         let user = word(content, "user");
         let metas = content.get("metas").and_then(Value::as_object).into_iter().flatten();
         let metas =
             metas.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect();
         let refused = claims::check_login(&self.claims, frps, &user, &metas).err();
+        let time = content.get("timestamp").and_then(Value::as_i64).unwrap_or_default();
+        let proof = Proof::new(word(content, "privilege_key"), time);
+        let token = self.tokens.iter().find(|(name, _)| name == frps);
         let heard = Heard::Login {
             user,
             client_id: word(content, "client_id"),
             address: word(content, "client_address"),
             refused: refused.clone(),
+            knows_token: refused.is_none()
+                && token.is_some_and(|(_, token)| proof.is_of(token.expose(), now)),
         };
         match refused {
             Some(reason) => refuse(&reason, Some(heard)),

@@ -26,6 +26,9 @@ pub enum Heard {
         address: String,
         /// Why it was refused by us; `None` = not by us.
         refused: Option<String>,
+        /// It showed that it knows the token that we know, and isn't refused by us.
+        #[serde(default)]
+        knows_token: bool,
     },
     /// A proxy wants to be registered. It may still fail.
     Claim {

@@ -15,7 +15,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use arc_swap::ArcSwapOption;
@@ -245,7 +245,11 @@ async fn plugin_call(
         Err(status) => return plain(status),
     };
     let subdomain_host = (state.subdomain_host)(frps);
-    let context = Context { subdomain_host: subdomain_host.as_deref(), conflict: &*state.conflict };
+    let context = Context {
+        subdomain_host: subdomain_host.as_deref(),
+        conflict: &*state.conflict,
+        now: SystemTime::now(),
+    };
     let decision = rules.decide(frps, Call { op: &op, id: &id, body: &body }, &context);
     let op_index = OPS.iter().position(|known| *known == op).unwrap_or(OPS.len() - 1);
     let result_index = RESULTS.iter().position(|known| *known == decision.result);

@@ -113,7 +113,7 @@ impl AuditHandle {
         let by = if told.by_agent { "agent" } else { "frps" };
         let line = Line { frps: &told.frps, by, ..Line::default() };
         self.write(match &told.heard {
-            Heard::Login { user, address, refused, client_id: _ } => Line {
+            Heard::Login { user, address, refused, client_id: _, knows_token: _ } => Line {
                 event: if refused.is_some() { "login_refused" } else { "login" },
                 user: Some(user),
                 address,
@@ -261,6 +261,7 @@ mod tests {
             client_id: String::new(),
             address: "10.0.0.1:5".into(),
             refused: None,
+            knows_token: false,
         }));
         audit.heard(&told(Heard::Claim {
             name: "alice.web".into(),

@@ -152,14 +152,14 @@ fn a_login_call_names_the_connection_it_came_from() {
     let placed = world.place(&world.request(Kind::Opaque, peer(1, 1), None), &[]).unwrap();
     let id = placed.registered.id;
     world.relays.connected(id, "127.0.0.1:4711".parse().unwrap());
-    assert!(!world.relays.told("a", "127.0.0.1:4712", "alice", "edge"));
-    assert!(!world.relays.told("b", "127.0.0.1:4711", "alice", "edge"), "another frps");
-    assert!(world.relays.told("a", "127.0.0.1:4711", "alice", "edge"));
+    assert!(!world.relays.told("a", "127.0.0.1:4712", ("alice", "edge"), false));
+    assert!(!world.relays.told("b", "127.0.0.1:4711", ("alice", "edge"), false), "another frps");
+    assert!(world.relays.told("a", "127.0.0.1:4711", ("alice", "edge"), false));
     let found = world.relays.find("a", "alice", "edge", None);
     assert_eq!(found.iter().map(|info| info.id).collect::<Vec<_>>(), [id]);
     assert!(world.relays.cut(id) && !world.relays.cut(id + 1));
     drop(placed);
-    assert!(!world.relays.told("a", "127.0.0.1:4711", "alice", "edge") && !world.relays.cut(id));
+    assert!(!world.relays.told("a", "127.0.0.1:4711", ("alice", "edge"), false) && !world.relays.cut(id));
 }
 
 #[test]
@@ -224,7 +224,7 @@ fn rivals_are_of_the_same_session_or_the_same_user_and_client_id_and_nobody_else
     let run = world.relays.hash(&RunId::new("run".into()).unwrap());
     world.relays.logged_in(nameless.registered.id, run);
     let but = |user, client_id, run, but| {
-        let login = Successor { user, client_id, run, proof: None };
+        let login = Successor { user, client_id, run, shown: Shown::Nothing };
         world.relays.rivals(&login, but, crate::clock::now(), SystemTime::now()).ids
     };
     let rivals = |user, client_id, run| but(user, client_id, run, None);
@@ -251,7 +251,7 @@ fn who_knows_the_token_has_its_predecessor_cut_but_not_one_that_came_so_itself_w
         world.relays.place(&request, &[], start, time).unwrap().registered
     };
     let try_at = |after: Duration| {
-        let login = Successor { user: "u", client_id: "edge", run: None, proof: Some(&proof) };
+        let login = Successor { user: "u", client_id: "edge", run: None, shown: Shown::Proof(&proof) };
         world.relays.rivals(&login, None, start.saturating_add(after), time).cut
     };
     let first = login(1, false);

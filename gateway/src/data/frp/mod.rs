@@ -29,7 +29,7 @@ use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 use self::rewind::Rewind;
 use super::{client as certified, connection::Connection, io::until};
 use crate::{
-    control::relays::{Kind, Refusal, Relays, Successor, Waiting},
+    control::relays::{Kind, Refusal, Relays, Shown, Successor, Waiting},
     frp_wire::{First, Hello, Peeked, peek, sniff},
     snapshot::{FrpPart, Listener},
     tls::{Terminator, UNRECOGNIZED_NAME, client::Unwelcome},
@@ -195,7 +195,7 @@ where
     let mut introduction = Introduction { first, kind, hello, replaced: false, head };
     if let Some(Hello::Login { user, client_id, run_id, proof }) = &introduction.hello {
         let run = run_id.as_ref().map(|run_id| client.relays().hash(run_id));
-        let login = Successor { user, client_id, run, proof: Some(proof) };
+        let login = Successor { user, client_id, run, shown: Shown::Proof(proof) };
         introduction.replaced = rival::outlive(client, &login).await;
     }
     let dialed = dial::dial(client, &mut stream, &mut introduction).await?;

@@ -1,6 +1,6 @@
 //! The bodies are those that frps 0.71 sends.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use frp_gateway_config::{
     model::{ClaimRule, DomainPattern, FrpsPlugin, Pattern, Plugin, TakeoverRule},
@@ -30,7 +30,7 @@ fn rules(change: impl FnOnce(&mut Config)) -> Rules {
 }
 
 fn decide(rules: &Rules, op: &str, body: &str) -> (Value, Decision) {
-    let context = Context { subdomain_host: Some(""), conflict: &|_| None };
+    let context = Context { subdomain_host: Some(""), conflict: &|_| None, now: at_login() };
     let decision = rules.decide("a", Call { op, id: "29c3", body: body.as_bytes() }, &context);
     (serde_json::from_slice(&decision.answer).unwrap(), decision)
 }
@@ -48,6 +48,11 @@ fn claim_rule(user: &str) -> ClaimRule {
     }
 }
 
+/// A moment after [`LOGIN`] was made.
+fn at_login() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_399_930)
+}
+
 #[test]
 fn a_login_passes_unchanged_and_tells_no_secret() {
     let (answer, decision) = decide(&rules(|_| {}), "Login", LOGIN);
@@ -57,8 +62,23 @@ fn a_login_passes_unchanged_and_tells_no_secret() {
         client_id: "edge-1".into(),
         address: "127.0.0.1:48362".into(),
         refused: None,
+        knows_token: false,
     };
     assert_eq!(decision.heard, Some(heard));
+}
+
+#[test]
+fn who_shows_the_token_of_the_frps_that_calls_is_known_by_it_unless_refused() {
+    // `printf %s open-sesame1795399924 | md5sum`
+    let login = LOGIN.replace("6cbd", "a363943771a966372bd81263d2937edf");
+    let rules = |token: &str| rules(|config| config.frps[0].token = Some(Secret::new(token)));
+    let knows = |rules: &Rules, login: &str| match decide(rules, "Login", login).1.heard {
+        Some(Heard::Login { knows_token, .. }) => knows_token,
+        heard => panic!("{heard:?}"),
+    };
+    assert!(knows(&rules("open-sesame"), &login));
+    assert!(!knows(&rules("another"), &login) && !knows(&rules("open-sesame"), LOGIN));
+    assert!(!knows(&rules("open-sesame"), &login.replace("1795399924", "1795399925")));
 }
 
 #[test]
@@ -134,7 +154,7 @@ fn a_host_that_somebody_else_has_is_refused() {
         assert_eq!((question.user, question.domains.len(), question.locations.len()), ("alice", 2, 2));
         Some("app.test belongs to user \"bob\"".to_owned())
     };
-    let context = Context { subdomain_host: None, conflict: &asked };
+    let context = Context { subdomain_host: None, conflict: &asked, now: at_login() };
     let decision = rules.decide("a", Call { op: "NewProxy", id: "", body: NEW_PROXY.as_bytes() }, &context);
     assert_eq!(decision.result, "refused");
     assert!(String::from_utf8_lossy(&decision.answer).contains("belongs to user"));

@@ -204,7 +204,8 @@ pub(crate) fn plugin_call(bytes: &[u8]) {
         [("", None, false), ("NewProxy", Some("frp.test"), false), ("NewProxy", Some(""), true)]
     {
         let conflict = |_: &frp_gateway::frps::decide::Question<'_>| taken.then(|| "it is taken".to_owned());
-        let context = Context { subdomain_host: host, conflict: &conflict };
+        let context =
+            Context { subdomain_host: host, conflict: &conflict, now: std::time::SystemTime::UNIX_EPOCH };
         let call = Call { op, id: "29c3", body: bytes };
         let decision = RULES.decide("a", call, &context);
         let again = RULES.decide("a", call, &context);
