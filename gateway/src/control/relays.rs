@@ -532,7 +532,7 @@ impl Relays {
     /// ignores the new one while it believes in the old. O(all connections) for a login with a `clientID`, else O(1).
     ///
     /// A name proves nothing, so nobody is cut for it: only who leaves a probe unacknowledged goes. Who knows the token of the frps where
-    /// the old one is has it cut, unless that came in this way itself and was contested within [`CONTESTED`]: two that live and have one
+    /// the old one is has it cut, unless that came in this way itself and was contested within a minute: two that live and have one
     /// name would cut each other for ever.
     #[must_use]
     pub fn rivals(&self, login: &Successor<'_>, but: Option<u64>, now: Tick, time: SystemTime) -> Rivals {

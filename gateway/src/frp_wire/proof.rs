@@ -13,7 +13,7 @@ use subtle::ConstantTimeEq as _;
 /// Farthest that the client's clock may be from ours.
 const SKEW: Duration = Duration::from_mins(5);
 
-/// `privilege_key` and `timestamp` of a login. Not to be shown: within [`SKEW`] it is as good as the token.
+/// `privilege_key` and `timestamp` of a login. Not to be shown: for five minutes it is as good as the token.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Proof {
     key: String,
