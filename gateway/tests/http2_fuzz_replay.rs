@@ -6,6 +6,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
 
+#[path = "corpus/committed.rs"]
+mod committed;
 #[path = "corpus/h2/invariants.rs"]
 mod invariants;
 #[path = "corpus/replay.rs"]
@@ -13,25 +15,11 @@ mod replay;
 #[path = "corpus/h2/seeds.rs"]
 mod seeds;
 
-use std::path::Path;
-
 use replay::replay;
 
 #[test]
 fn the_committed_seeds_are_those_of_the_generator() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
-    for (target, seeds) in seeds::all() {
-        let folder = root.join(target);
-        for (name, bytes) in seeds {
-            let file = folder.join(name);
-            if std::env::var_os("UPDATE_GOLDEN").is_some() {
-                std::fs::create_dir_all(&folder).unwrap();
-                std::fs::write(&file, &bytes).unwrap();
-            }
-            let committed = std::fs::read(&file).unwrap_or_default();
-            assert!(committed == bytes, "{target}/{name} differs; UPDATE_GOLDEN=1 writes it anew");
-        }
-    }
+    committed::check(seeds::all());
 }
 
 #[test]

@@ -4,14 +4,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests")]
 
+#[path = "corpus/committed.rs"]
+mod committed;
 #[path = "corpus/wire/invariants.rs"]
 mod invariants;
 #[path = "corpus/replay.rs"]
 mod replay;
 #[path = "corpus/wire/seeds.rs"]
 mod seeds;
-
-use std::path::Path;
 
 use replay::replay;
 
@@ -20,19 +20,7 @@ const ROUNDS: usize = 20_000;
 
 #[test]
 fn the_committed_seeds_are_those_of_the_generator() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
-    for (target, seeds) in seeds::all() {
-        let folder = root.join(target);
-        for (name, bytes) in seeds {
-            let file = folder.join(name);
-            if std::env::var_os("UPDATE_GOLDEN").is_some() {
-                std::fs::create_dir_all(&folder).unwrap();
-                std::fs::write(&file, &bytes).unwrap();
-            }
-            let committed = std::fs::read(&file).unwrap_or_default();
-            assert!(committed == bytes, "{target}/{name} differs; UPDATE_GOLDEN=1 writes it anew");
-        }
-    }
+    committed::check(seeds::all());
 }
 
 #[test]

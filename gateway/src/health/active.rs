@@ -250,6 +250,11 @@ async fn http1<F: Future<Output = Result<(), ProbeFailure>>>(
         let answer = sender.send_request(request).await.map_err(|error| broken(&error))?;
         judge(answer).await
     };
+    over(connection, exchange).await
+}
+
+/// Runs `connection` until `exchange`, which goes over it, has ended.
+pub(super) async fn over<T>(connection: impl Future, exchange: impl Future<Output = T>) -> T {
     let (mut exchange, mut connection) = (pin!(exchange), pin!(connection));
     tokio::select! {
         biased;

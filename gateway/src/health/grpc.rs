@@ -14,7 +14,7 @@ use hyper::{
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::active::{AGENT, ProbeFailure, broken};
+use super::active::{AGENT, ProbeFailure, broken, over};
 
 const METHOD: &str = "/grpc.health.v1.Health/Check";
 /// Longest answer that is read, bytes.
@@ -85,13 +85,7 @@ where
         let answer = sender.send_request(request).await.map_err(|error| broken(&error))?;
         judge(answer).await
     };
-    let (mut exchange, mut connection) = (std::pin::pin!(exchange), std::pin::pin!(connection));
-    tokio::select! {
-        biased;
-        result = &mut exchange => result,
-        // It may end in the same moment as the answer is complete; without one, `exchange` says why.
-        _ended = &mut connection => exchange.await,
-    }
+    over(connection, exchange).await
 }
 
 /// The answer to a check.

@@ -1,5 +1,7 @@
 //! Names of fields that the gateway treats in some way.
 
+use super::token::{ONES, TOPS};
+
 /// A field name, if it is one we care for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Known {
@@ -101,8 +103,6 @@ const fn key(name: &[u8]) -> Key {
 
 /// Eight bytes, the capital letters of ASCII among them in lower case.
 const fn lower(word: u64) -> u64 {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const TOPS: u64 = ONES << 7;
     // With the top bits out of the way, sums stay within their bytes and show in the top bit which side of a limit they are.
     let low = word & !TOPS;
     let from_a = low + ONES * (0x80 - b'A' as u64);

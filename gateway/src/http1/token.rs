@@ -12,8 +12,13 @@ pub(super) const NAME: u8 = 4;
 pub(super) const VISIBLE: u8 = 8;
 
 /// The lowest bit of each of eight bytes, and the highest.
-const ONES: u64 = 0x0101_0101_0101_0101;
-const TOPS: u64 = ONES << 7;
+pub(super) const ONES: u64 = 0x0101_0101_0101_0101;
+pub(super) const TOPS: u64 = ONES << 7;
+
+/// The highest bits of the bytes that are 0. The lowest of them is always true; above it a borrow can raise a false one.
+const fn zeros(word: u64) -> u64 {
+    word.wrapping_sub(ONES) & !word & TOPS
+}
 
 const CLASSES: [u8; 256] = {
     let mut table = [0; 256];
@@ -57,11 +62,9 @@ pub(super) fn is_token(bytes: &[u8]) -> bool {
 pub(super) fn near_colon(buffer: &[u8], at: usize) -> Option<usize> {
     let words = buffer.get(at..)?.as_chunks::<8>().0;
     for (n, word) in words.iter().take(3).enumerate() {
-        // The lowest zero byte shows itself for certain (see `end_of_value`).
-        let word = u64::from_le_bytes(*word) ^ (ONES * u64::from(b':'));
-        let zeros = word.wrapping_sub(ONES) & !word & TOPS;
-        if zeros != 0 {
-            return Some(at + n * 8 + (zeros.trailing_zeros() / 8) as usize);
+        let colons = zeros(u64::from_le_bytes(*word) ^ (ONES * u64::from(b':')));
+        if colons != 0 {
+            return Some(at + n * 8 + (colons.trailing_zeros() / 8) as usize);
         }
     }
     None
@@ -75,9 +78,8 @@ pub(super) fn near_colon(buffer: &[u8], at: usize) -> Option<usize> {
 pub(super) fn end_of_value(buffer: &[u8], mut at: usize) -> usize {
     while let Some(eight) = buffer.get(at..).and_then(<[u8]>::first_chunk::<8>) {
         let word = u64::from_le_bytes(*eight);
-        let delete = word ^ (ONES * 0x7f);
-        let below = word.wrapping_sub(ONES * 0x20) & !word;
-        let alarms = (below | (delete.wrapping_sub(ONES) & !delete)) & TOPS;
+        let below = word.wrapping_sub(ONES * 0x20) & !word & TOPS;
+        let alarms = below | zeros(word ^ (ONES * 0x7f));
         if alarms == 0 {
             at += 8;
             continue;

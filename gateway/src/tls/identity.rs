@@ -201,28 +201,25 @@ fn dns_name(name: &str) -> Option<Box<str>> {
 
 /// Everything but visible ASCII, and `%`, percent-encoded; spaces stay.
 fn visible(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if (b' '..=b'~').contains(&byte) && byte != b'%' {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
     // Fields lose spaces at their ends.
-    out.trim().to_owned()
+    encoded(text, |char| (' '..='~').contains(&char) && char != '%').trim().to_owned()
 }
 
 /// Control characters percent-encoded: what is told of a certificate is one line.
 pub(super) fn plain(text: &str) -> String {
+    encoded(text, |char| !char.is_control())
+}
+
+/// Percent-encodes all characters but those to `keep`.
+fn encoded(text: &str, keep: impl Fn(char) -> bool) -> String {
     let mut out = String::with_capacity(text.len());
     for char in text.chars() {
-        if char.is_control() {
+        if keep(char) {
+            out.push(char);
+        } else {
             for byte in char.encode_utf8(&mut [0; 4]).bytes() {
                 out.push_str(&format!("%{byte:02X}"));
             }
-        } else {
-            out.push(char);
         }
     }
     out

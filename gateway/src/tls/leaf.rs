@@ -140,17 +140,23 @@ impl Leaf {
     /// Seconds until it expires; negative afterwards.
     #[must_use]
     pub fn seconds_left(&self, now: SystemTime) -> i64 {
-        let whole = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
-        match self.not_after.duration_since(now) {
-            Ok(left) => whole(left),
-            Err(over) => -whole(over.duration()),
-        }
+        seconds_until(self.not_after, now)
     }
 
     /// The name it goes by: its first one, or its subject.
     #[must_use]
     pub fn primary_name(&self) -> &str {
         self.names.first().unwrap_or(&self.subject)
+    }
+}
+
+/// Whole seconds from `now` until `at`; negative afterwards.
+#[must_use]
+pub fn seconds_until(at: SystemTime, now: SystemTime) -> i64 {
+    let whole = |span: Duration| i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
+    match at.duration_since(now) {
+        Ok(left) => whole(left),
+        Err(over) => -whole(over.duration()),
     }
 }
 

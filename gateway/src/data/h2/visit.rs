@@ -374,25 +374,30 @@ impl Outbound {
         if self.held.len() + bytes.len() > FRAME {
             self.send_held()?;
         }
-        let Some(send) = &mut self.send else { return Poll::Ready(Err(gone())) };
-        send.reserve_capacity(self.held.len() + bytes.len());
-        let mut room = send.capacity().saturating_sub(self.held.len());
-        if room == 0 {
+        let mut room = self.room(bytes.len())?;
+        if room == 0 && !self.held.is_empty() {
             // The visitor gives room for what it has got.
             self.send_held()?;
-            let Some(send) = &mut self.send else { return Poll::Ready(Err(gone())) };
-            send.reserve_capacity(bytes.len());
-            room = send.capacity();
-            while room == 0 {
-                match ready!(send.poll_capacity(cx)) {
-                    Some(Ok(more)) => room = more,
-                    Some(Err(_)) | None => return Poll::Ready(Err(gone())),
-                }
+            room = self.room(bytes.len())?;
+        }
+        while room == 0 {
+            let send = self.send.as_mut().ok_or_else(gone)?;
+            match ready!(send.poll_capacity(cx)) {
+                Some(Ok(more)) => room = more,
+                Some(Err(_)) | None => return Poll::Ready(Err(gone())),
             }
         }
         let n = room.min(bytes.len());
         self.held.extend_from_slice(&bytes[..n]);
         Poll::Ready(Ok(n))
+    }
+
+    /// Asks for room for so many bytes beside those that are held; how much there is now.
+    fn room(&mut self, wanted: usize) -> io::Result<usize> {
+        let held = self.held.len();
+        let send = self.send.as_mut().ok_or_else(gone)?;
+        send.reserve_capacity(held + wanted);
+        Ok(send.capacity().saturating_sub(held))
     }
 
     fn send_held(&mut self) -> io::Result<()> {

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashSet},
     sync::{Arc, atomic::Ordering::Relaxed},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use frp_gateway_config::model::Carries;
@@ -40,7 +40,7 @@ use crate::{
             TunnelStats,
         },
     },
-    tls::{Store, client::UNWELCOME},
+    tls::{Store, client::UNWELCOME, leaf::seconds_until},
 };
 
 /// All that `/metrics` shows.
@@ -203,7 +203,8 @@ fn relays(families: &mut Families, snapshot: &Snapshot) {
 const MOST_CERTIFICATES: usize = 1000;
 
 fn certificates(families: &mut Families, store: &Store) {
-    let shown = store.shown(SystemTime::now());
+    let now = SystemTime::now();
+    let shown = store.shown(now);
     let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
     let mut expiries: BTreeMap<(&str, &str, &str), i64> = BTreeMap::new();
     for view in &shown {
@@ -233,15 +234,7 @@ fn certificates(families: &mut Families, store: &Store) {
         families.add(super::ACME_ORDERS, &[ended.word()], count);
     }
     if let Some(at) = store.next_renewal() {
-        families.add_signed(super::ACME_NEXT_RENEWAL, &[], seconds_until(at));
-    }
-}
-
-fn seconds_until(at: SystemTime) -> i64 {
-    let whole = |span: Duration| i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
-    match at.duration_since(SystemTime::now()) {
-        Ok(left) => whole(left),
-        Err(over) => -whole(over.duration()),
+        families.add_signed(super::ACME_NEXT_RENEWAL, &[], seconds_until(at, now));
     }
 }
 

@@ -1,7 +1,6 @@
 //! The seeds of the corpora: small, made up, and one of each kind. Nothing here was captured, and nothing is a secret.
 
-/// A target's folder, and its seeds by name.
-pub(crate) type Corpus = (&'static str, Vec<(&'static str, Vec<u8>)>);
+use super::committed::Corpus;
 
 /// All of them.
 pub(crate) fn all() -> [Corpus; 5] {
